@@ -1,0 +1,1 @@
+"""The Dialtone client: a Python library and a terminal program over the public API."""

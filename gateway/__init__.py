@@ -1,0 +1,1 @@
+"""HTTP, SSE and WebSocket: owns requests and callers; does no model, tool or sandbox work."""

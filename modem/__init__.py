@@ -1,0 +1,1 @@
+"""The line between gateway and workflow: everything Redis, everything Celery."""

@@ -1,0 +1,1 @@
+"""One file per kind of job; thin: parse, open, call workflow, report."""

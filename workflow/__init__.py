@@ -1,0 +1,1 @@
+"""The product itself; knows no server, no queue, no Redis."""

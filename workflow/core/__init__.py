@@ -1,0 +1,1 @@
+"""The floor: ids, events, records, errors, ports, configuration and logs."""

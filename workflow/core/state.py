@@ -1,0 +1,163 @@
+"""The state of a thread, folded from its log: what an agent resumes from and a browser converges to.
+
+Nothing here is stored: `fold(events)` gives it again at any time. The gateway sends it as the snapshot of a
+`gap`; the agent rebuilds its context from it after a takeover.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from workflow.core.events import (
+    ApprovalRequested,
+    ApprovalResolved,
+    ContextCompacted,
+    Event,
+    FileChanged,
+    Message,
+    Notice,
+    PlanStep,
+    PlanUpdated,
+    PreviewExposed,
+    RunFinished,
+    RunQueued,
+    RunResumed,
+    RunStarted,
+    SandboxReady,
+    SuggestionsMade,
+    Todo,
+    TodoUpdated,
+    ToolCalled,
+    ToolResulted,
+    Usage,
+    UsageUpdated,
+)
+from workflow.core.ids import CallId, RunId
+
+
+@dataclass(slots=True)
+class RunState:
+    """One run as its events tell it."""
+
+    run_id: RunId
+    task: str = ""
+    status: str = "queued"
+    """`queued`, `running`, `finished`, `failed`, `cancelled`."""
+    attempt: int = 0
+    turn: int = 0
+    usage: Usage = field(default_factory=Usage)
+    model_calls: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class ThreadState:
+    """Everything a reader of the whole log would know."""
+
+    last_id: str = ""
+    runs: dict[RunId, RunState] = field(default_factory=dict)
+    transcript: list[RunQueued | Message | ToolResulted | ContextCompacted | ApprovalResolved] = field(
+        default_factory=list
+    )
+    """What a model reads again, in order; starts over at the last compaction."""
+    calls: dict[CallId, ToolCalled] = field(default_factory=dict)
+    """Intents without a result yet."""
+    plan: tuple[PlanStep, ...] = ()
+    todos: tuple[Todo, ...] = ()
+    files: dict[str, FileChanged] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    """Path → sha256 of what the model last saw of a file; survives compaction and takeover."""
+    questions: dict[str, ApprovalRequested] = field(default_factory=dict)
+    """Open questions by id."""
+    answers: dict[str, ApprovalResolved] = field(default_factory=dict)
+    previews: dict[int, PreviewExposed] = field(default_factory=dict)
+    suggestions: tuple[str, ...] = ()
+
+    def apply(self, event: Event) -> None:
+        """Takes one more event in. Events must come in the log's order."""
+        self.last_id = event.id or self.last_id
+        run = self._run(event.run_id)
+        if run is not None:
+            run.turn = max(run.turn, event.turn)
+        match event:
+            case RunQueued():
+                self.transcript.append(event)
+                if run is not None:
+                    run.task = event.task
+            case RunStarted() | RunResumed():
+                if run is not None:
+                    run.status, run.attempt = "running", event.attempt
+            case Message():
+                self.transcript.append(event)
+            case ToolCalled():
+                self.calls[event.call_id] = event
+            case ToolResulted():
+                self.calls.pop(event.call_id, None)
+                self.transcript.append(event)
+                seen = event.data.get("facts")
+                if isinstance(seen, dict):
+                    self.facts.update(seen)
+            case PlanUpdated():
+                self.plan = event.steps
+            case TodoUpdated():
+                self.todos = event.items
+            case FileChanged():
+                self._file(event)
+            case ApprovalRequested():
+                self.questions[event.question_id] = event
+            case ApprovalResolved():
+                self.questions.pop(event.question_id, None)
+                self.answers[event.question_id] = event
+            case PreviewExposed():
+                self.previews[event.port] = event
+            case SuggestionsMade():
+                self.suggestions = event.items
+            case UsageUpdated():
+                if run is not None:
+                    run.usage = event.run
+                    run.model_calls += 1
+            case ContextCompacted():
+                self._compact(event)
+            case SandboxReady() | Notice():
+                pass
+            case _:
+                self._end(event, run)
+
+    def _run(self, run_id: RunId | None) -> RunState | None:
+        if run_id is None:
+            return None
+        return self.runs.setdefault(run_id, RunState(run_id))
+
+    def _file(self, event: FileChanged) -> None:
+        if event.change == "deleted":
+            self.files.pop(event.path, None)
+        else:
+            self.files[event.path] = event
+
+    def _compact(self, event: ContextCompacted) -> None:
+        cut = next((i for i, e in enumerate(self.transcript) if _after(e.id, event.through)), None)
+        self.transcript = [event, *([] if cut is None else self.transcript[cut:])]
+
+    def _end(self, event: Event, run: RunState | None) -> None:
+        if run is None:
+            return
+        run.status = event.type.removeprefix("run.")
+        run.reason = getattr(event, "reason", "")
+        if isinstance(event, RunFinished):
+            run.usage = event.usage
+        for question_id in [q for q, e in self.questions.items() if e.run_id == run.run_id]:
+            del self.questions[question_id]
+        for call_id in [c for c, e in self.calls.items() if e.run_id == run.run_id]:
+            del self.calls[call_id]
+
+
+def _after(event_id: str, cursor: str) -> bool:
+    """True if `event_id` comes after `cursor`; ids compare as pairs of integers."""
+    return tuple(map(int, event_id.split("-"))) > tuple(map(int, cursor.split("-")))
+
+
+def fold(events: Iterable[Event], state: ThreadState | None = None) -> ThreadState:
+    """The state after `events`, starting from `state` or from nothing."""
+    state = state or ThreadState()
+    for event in events:
+        state.apply(event)
+    return state

@@ -1,0 +1,1 @@
+"""Puts the pieces together and takes one run to exactly one terminal event."""

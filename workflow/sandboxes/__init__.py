@@ -1,0 +1,1 @@
+"""Where commands and files live: one protocol, several providers."""

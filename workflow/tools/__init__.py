@@ -1,0 +1,1 @@
+"""What the agent can do: typed arguments, typed results, one small file per family."""
