@@ -1,0 +1,108 @@
+"""The records beside the log: threads, runs, callers, workers. All frozen, all safe to show to their owner."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workflow.core.events import Usage
+from workflow.core.ids import RunId, TenantId, ThreadId, UserId
+
+RunStatus = Literal["queued", "running", "waiting", "finished", "failed", "cancelled"]
+TERMINAL_STATUSES = frozenset({"finished", "failed", "cancelled"})
+BusyPolicy = Literal["enqueue", "reject", "interrupt", "steer"]
+Scope = Literal["read", "write", "operator"]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Caller(Record):
+    """Who asks: tenant, user and what they may do."""
+
+    tenant: TenantId
+    user: UserId
+    scopes: frozenset[str] = frozenset({"read", "write"})
+    credential: str = Field("", description="which key or token, for logs and re-checks; never the secret")
+
+
+class Budgets(Record):
+    """Limits of one run; None takes the configured one. A caller can lower limits, never raise them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    turns: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    usd: float | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0)
+
+
+class ThreadRecord(Record):
+    """A conversation with an ordered log. Times are milliseconds since 1970."""
+
+    thread_id: ThreadId
+    tenant: TenantId
+    user: UserId
+    title: str = ""
+    created_at: int
+    updated_at: int
+    model: str | None = None
+    active_run: RunId | None = None
+    queued_runs: int = 0
+    last_status: str = Field("", description="status of the newest run")
+    last_id: str = Field("", description="id of the newest event")
+    metadata: dict[str, Any] = {}
+
+
+class RunOptions(Record):
+    """What a caller chose for a run."""
+
+    model: str | None = None
+    budgets: Budgets = Budgets()
+    files: tuple[str, ...] = ()
+    webhook: str = ""
+
+
+class RunRecord(Record):
+    """One execution of one request. Times are milliseconds since 1970, 0 when not reached."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    tenant: TenantId
+    user: UserId
+    status: RunStatus
+    task: str
+    options: RunOptions = RunOptions()
+    position: int | None = Field(None, description="runs that will start before this one; None once started")
+    waiting_for: str = Field("", description="why it waits: `worker`, `thread`, `quota`, `person`")
+    attempt: int = 0
+    max_attempts: int = 3
+    cancel_requested: bool = False
+    owner: str = Field("", description="the worker that holds the lease")
+    lease_until: int = 0
+    reason: str = ""
+    detail: str = ""
+    created_at: int = 0
+    started_at: int = 0
+    ended_at: int = 0
+    turn: int = 0
+    usage: Usage = Usage()
+    sandbox: str = ""
+    config_hash: str = ""
+
+
+class WorkerRecord(Record):
+    """What a worker process says of itself every second; gone when it stays silent for 10 s."""
+
+    worker: str
+    host: str
+    pid: int
+    version: str
+    model: str
+    sandbox: str
+    sandbox_gaps: tuple[str, ...] = ()
+    concurrency: int
+    running: int
+    draining: bool = False
+    loop_lag_ms: float = 0.0
+    started_at: int = 0
