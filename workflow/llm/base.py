@@ -38,6 +38,8 @@ class SystemMessage:
 class UserMessage:
     text: str
     images: tuple[Image, ...] = ()
+    is_task: bool = False
+    """True for the request that began a run; False for steering, answers and reminders in between."""
 
 
 @dataclass(frozen=True, slots=True)
