@@ -1,0 +1,80 @@
+"""Tar archives in and out of a workspace: what goes in is checked here, written by the provider beneath its root.
+
+Archives are only parsed, never extracted by `tarfile`: its filters were bypassed before (CVE-2025-4517).
+"""
+
+import io
+import posixpath
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from workflow.core.errors import ToolError
+from workflow.sandboxes.paths import relative
+
+MAX_MEMBERS = 200_000
+MAX_BYTES = 2_000_000_000
+"""Unpacked; a small archive may claim any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry of an archive, its path checked."""
+
+    path: str
+    kind: Literal["file", "dir", "symlink"]
+    mode: int = 0o644
+    content: bytes = b""
+    target: str = ""
+    """Where a symlink points to, as it was written."""
+
+
+def members(archive: bytes, *, max_bytes: int = MAX_BYTES) -> Iterator[Member]:
+    """The entries of a tar archive (plain, gzip, bzip2 or xz), in order; hard links become copies.
+
+    Raises: ToolError with kind `bad_archive` (unreadable, devices, too large) or `outside_workspace`.
+    """
+    total = 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for count, entry in enumerate(tar, start=1):
+                total += entry.size
+                if total > max_bytes or count > MAX_MEMBERS:
+                    raise ToolError("the archive unpacks to too much", kind="bad_archive", max_bytes=max_bytes)
+                yield _member(tar, entry)
+    except (tarfile.TarError, EOFError, OSError, KeyError, ValueError) as error:
+        raise ToolError(f"the archive cannot be read: {error}", kind="bad_archive") from error
+
+
+def _member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
+    if posixpath.isabs(entry.name):
+        raise ToolError(f"{entry.name} is an absolute path", kind="outside_workspace", path=entry.name)
+    path = relative(entry.name)
+    if entry.isdir():
+        return Member(path, "dir", entry.mode & 0o777)
+    if entry.issym():
+        return Member(path, "symlink", target=entry.linkname)
+    if not entry.isreg() and not entry.islnk():
+        raise ToolError(f"{entry.name} is neither a file, a folder nor a link", kind="bad_archive", path=path)
+    # A hard link reads as the earlier member it names; one that names nothing in here is a KeyError.
+    stream = tar.extractfile(entry)
+    if stream is None:
+        raise ToolError(f"{entry.name} has no content", kind="bad_archive", path=path)
+    return Member(path, "file", entry.mode & 0o777, stream.read())
+
+
+def pack(entries: Iterable[Member]) -> bytes:
+    """A plain tar archive of `entries`, without owners, so that equal trees give equal bytes but for times."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for entry in entries:
+            header = tarfile.TarInfo(entry.path)
+            header.mode = entry.mode
+            if entry.kind == "dir":
+                header.type = tarfile.DIRTYPE
+            elif entry.kind == "symlink":
+                header.type, header.linkname = tarfile.SYMTYPE, entry.target
+            header.size = len(entry.content)
+            tar.addfile(header, io.BytesIO(entry.content))
+    return buffer.getvalue()

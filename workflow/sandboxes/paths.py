@@ -1,0 +1,41 @@
+"""Where a path given by an agent points to, before any file system is asked."""
+
+import posixpath
+
+from workflow.core.errors import ToolError
+from workflow.sandboxes.base import WORKDIR
+
+
+def relative(path: str, *, workdir: str = WORKDIR) -> str:
+    """`path` relative to the workspace root, normalised, `.` for the root itself.
+
+    Only the text is looked at: symlinks are the provider's business.
+    Raises: ToolError with kind `outside_workspace` (absolute elsewhere, or `..` above the root) or `bad_path`.
+    """
+    if "\0" in path:
+        raise ToolError("a path cannot hold a NUL byte", kind="bad_path", path=path)
+    clean = posixpath.normpath(path or ".")
+    if clean.startswith("/"):
+        # normpath keeps exactly two leading slashes; POSIX lets them mean something else, Linux does not.
+        clean = "/" + clean.lstrip("/")
+        if clean != workdir and not clean.startswith(f"{workdir.rstrip('/')}/"):
+            raise outside(path)
+        clean = posixpath.relpath(clean, workdir)
+    if clean == ".." or clean.startswith("../"):
+        raise outside(path)
+    return clean
+
+
+def outside(path: str) -> ToolError:
+    """The refusal for a path that leaves the workspace."""
+    return ToolError(f"{path} is outside the workspace", kind="outside_workspace", path=path)
+
+
+def missing(path: str) -> ToolError:
+    """The refusal for a path where nothing is."""
+    return ToolError(f"{path} does not exist", kind="file_missing", path=path)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """True if `path` is `folder` or inside it; both as `relative` gives them."""
+    return folder == "." or path == folder or path.startswith(f"{folder}/")
