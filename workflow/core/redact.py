@@ -12,6 +12,7 @@ from urllib.parse import quote
 MASK = "[redacted]"
 SHORTEST = 6
 SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|DSN)$", re.IGNORECASE)
+_SECRET_FIELD = re.compile(r"^(proxy-)?authorization$|cookie$|api_?key$|secret$|password$", re.IGNORECASE)
 
 KEY_SHAPE = re.compile(
     r"\b(?:"
@@ -21,20 +22,24 @@ KEY_SHAPE = re.compile(
     r"|A(?:KIA|SIA)[A-Z0-9]{16}"  # AWS
     r"|gh[oprsu]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|glpat-[A-Za-z0-9_-]{18,}"
     r"|xox[abeoprs]-[A-Za-z0-9-]{10,}"  # Slack
-    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # JSON web tokens
+    r"|eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]*"  # JSON web tokens
     r")"
 )
 # Each pattern keeps its first group (what it is) and loses the rest (what it holds).
 _LABELLED = (
-    re.compile(r"""(\bauthorization["']?\s*[:=,]\s*["']?(?:(?:bearer|basic|token|digest)\s+)?)[^\s"',;)\]}]+""", re.I),
-    re.compile(r"(\b(?:bearer|basic)\s+)(?=[A-Za-z0-9+/=_.~-]*[0-9+/=_.~-])[A-Za-z0-9+/=_.~-]{12,}", re.I),
-    re.compile(r"""(\b(?:set-)?cookie["']?\s*[:=]\s*["']?)[^\r\n"']+""", re.I),
     re.compile(
-        r"""(\b(?:x-)?(?:api|access|auth|private|secret)[_-]?(?:key|token)["']?\s*[:=]\s*["']?)[^\s"',;&)\]}]+""", re.I
+        r"""(\bauthorization\\?["']?\s*[:=,]\s*(?:b?\\?["'])?(?:(?:bearer|basic|token|digest)\s+)?)[^\s"',;)\]}]+""",
+        re.I,
     ),
-    re.compile(r"""(\b(?:password|passwd|client_secret)["']?\s*[:=]\s*["']?)[^\s"',;&)\]}]+""", re.I),
+    re.compile(r"(\b(?:bearer|basic)\s+)(?=[A-Za-z0-9+/=_.~-]*[0-9+/=_.~-])[A-Za-z0-9+/=_.~-]{12,}", re.I),
+    re.compile(r"""(\b(?:set-)?cookie\\?["']?\s*[:=]\s*\\?["']?)[^\r\n"']+""", re.I),
+    re.compile(
+        r"""(\b(?:x-)?(?:api|access|auth|private|secret)[_-]?(?:key|token)\\?["']?\s*[:=]\s*\\?["']?)[^\s"',;&)\]}]+""",
+        re.I,
+    ),
+    re.compile(r"""(\b(?:password|passwd|client_secret)\\?["']?\s*[:=]\s*\\?["']?)[^\s"',;&)\]}]+""", re.I),
     re.compile(r"([?&](?:ticket|token|key|api_key|access_token|sig)=)[^\s&\"'#]+", re.I),
-    re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)", re.I),
+    re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,100}:)[^\s/@]{1,500}(?=@)", re.I),
 )
 
 
@@ -66,3 +71,16 @@ class Redactor:
         for pattern in _LABELLED:
             text = pattern.sub(rf"\1{MASK}", text)
         return text
+
+    def tree(self, value: object) -> object:
+        """`value` made of JSON types, with every string in it redacted and every field with a secret's name masked."""
+        if isinstance(value, Mapping):
+            return {
+                self(str(name)): MASK
+                if _SECRET_FIELD.search(str(name)) and isinstance(field, str)
+                else self.tree(field)
+                for name, field in value.items()
+            }
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.tree(item) for item in value]
+        return value if value is None or isinstance(value, bool | int | float) else self(str(value))
