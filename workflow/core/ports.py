@@ -1,7 +1,6 @@
 """What workflow needs from outside, handed in as arguments. modem implements these, tests fake them."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from workflow.core.events import Delta, Event, EventBase
@@ -18,31 +17,12 @@ class Journal(Protocol):
         """
         ...
 
+    async def news(self) -> "list[Event]":
+        """What others put into the log since the last call: steering messages, answers. Oldest first."""
+        ...
+
     def preview(self, delta: Delta) -> None:
         """Shows a piece of unfinished work to live subscribers; never blocks, may be coalesced, may be lost."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """What a person sent into a running run."""
-
-    kind: str
-    """`steer` (text for the next turn) or `answer` (to a question)."""
-    text: str
-    question_id: str = ""
-    by: str = ""
-
-
-class Inbox(Protocol):
-    """What people say to the run while it works."""
-
-    async def take(self) -> list[Inbound]:
-        """What came since the last call, oldest first; empty at once when there is nothing."""
-        ...
-
-    async def wait(self, *, timeout_s: float) -> bool:
-        """True as soon as something is there to take, False after `timeout_s`."""
         ...
 
 

@@ -1,0 +1,63 @@
+"""The Celery app. A message carries `{run_id}` and is only a hint: the run record in Redis is the truth."""
+
+from typing import Any
+
+from celery import Celery, concurrency
+
+from modem.pool import broker_url
+from workflow.core.config import Settings
+from workflow.core.config_load import load
+
+RUN_TASK = "dialtone.run"
+POOL = "modem.loop:AioPool"
+
+# `celery -A modem.app worker -P custom` looks the name up here; the environment variable of the same purpose wins.
+if not concurrency.ALIASES.get("custom"):
+    concurrency.ALIASES["custom"] = POOL
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration. Each value that differs from the default has its reason in docs/decisions/0002."""
+    url = broker_url(settings.redis)
+    transport: dict[str, Any] = {
+        "visibility_timeout": 86_400,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "socket_connect_timeout": settings.redis.timeout_s,
+    }
+    if url.startswith("unix://"):
+        url = "redis+socket://" + url.removeprefix("unix://")
+    if url.startswith("sentinel://"):
+        transport["master_name"] = settings.redis.sentinel_service
+    return {
+        "broker_url": url,
+        "broker_transport_options": transport,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": "dialtone:hints",
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": False,
+        "worker_pool": POOL,
+        "worker_concurrency": settings.worker.concurrency,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_soft_shutdown_timeout": settings.worker.soft_shutdown_s,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "imports": ["modem.tasks.runs"],
+    }
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery app for `settings`."""
+    celery = Celery("modem")
+    celery.conf.update(celery_settings(settings))
+    return celery
+
+
+app = Celery("modem", set_as_current=True)
+app.add_defaults(lambda: celery_settings(load().settings))

@@ -1,0 +1,221 @@
+"""One run's pen in its thread's log, and the process's courier of previews.
+
+A commit that got no answer is repeated with the same `run_seq`: the script then gives the first answer again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from modem import keys
+from modem.pool import Connections, translated
+from modem.stream import Log, StreamId
+from workflow.core.errors import LeaseLost, RunCancelled, Unavailable
+from workflow.core.events import (
+    ApprovalRequested,
+    Delta,
+    Event,
+    EventBase,
+    Message,
+    ToolResulted,
+    Usage,
+    encode,
+)
+from workflow.core.ids import RunId, ThreadId, thread_of
+
+log = logging.getLogger(__name__)
+
+PREVIEW_TTL_MS = 600_000
+PREVIEW_BYTES = 262_144
+"""Longer unfinished text is no longer kept for late joiners; the finished event brings it whole."""
+
+
+@dataclass(slots=True)
+class _Growing:
+    """What came for one preview field since the last flush."""
+
+    journal: "RunJournal"
+    delta: Delta
+    pieces: list[str] = field(default_factory=list)
+
+
+class Previewer:
+    """Gathers the deltas of all runs of a process and sends them in one pipeline every `every_s`."""
+
+    def __init__(self, connections: Connections, *, every_s: float) -> None:
+        self._connections = connections
+        self._every_s = every_s
+        self._growing: dict[tuple[RunId, str], _Growing] = {}
+        self._flush: asyncio.Task[None] | None = None
+
+    def add(self, journal: "RunJournal", delta: Delta) -> None:
+        """Takes one delta; pieces of the same item are joined until the next flush."""
+        growing = self._growing.setdefault((journal.run_id, _field(delta)), _Growing(journal, delta))
+        growing.pieces.append(delta.text)
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.create_task(self._flush_soon())
+
+    def drop(self, run_id: RunId, field: str) -> None:
+        """Forgets what a finished event supersedes."""
+        self._growing.pop((run_id, field), None)
+
+    async def _flush_soon(self) -> None:
+        await asyncio.sleep(self._every_s)
+        growing, self._growing = self._growing, {}
+        if not growing:
+            return
+        pipe = self._connections.commands.pipeline(transaction=False)
+        for item in growing.values():
+            delta = item.delta.model_copy(update={"text": "".join(item.pieces)})
+            await self._connections.scripts.preview(
+                keys=[keys.metadata(item.journal.thread_id)],
+                args=[
+                    keys.thread(item.journal.thread_id),
+                    delta.run_id,
+                    item.journal.fence,
+                    delta.model_dump_json(),
+                    _field(delta),
+                    delta.text,
+                    PREVIEW_TTL_MS,
+                    PREVIEW_BYTES,
+                ],
+                client=pipe,
+            )
+        try:
+            async with translated():
+                await pipe.execute()
+        except Unavailable:
+            log.debug("previews dropped: Redis is away")
+
+
+def _field(delta: Delta) -> str:
+    return f"{delta.turn}|{delta.kind.value}|{delta.item}"
+
+
+class RunJournal:
+    """Implements `workflow.core.ports.Journal` for one claimed run."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        previewer: Previewer,
+        *,
+        run_id: RunId,
+        fence: int,
+        run_seq: int,
+        last: StreamId,
+        keep_events: int,
+        still_ours: Callable[[], bool],
+    ) -> None:
+        self.run_id = run_id
+        self.thread_id: ThreadId = thread_of(run_id)
+        self.fence = fence
+        self.promoted: RunId | None = None
+        """The thread's next run, set by the commit that ended this one."""
+        self._connections = connections
+        self._previewer = previewer
+        self._run_seq = run_seq
+        self._last = last
+        """The newest event this run knows of."""
+        self._keep_events = keep_events
+        self._still_ours = still_ours
+        self._usage = Usage()
+        self._fields: dict[str, set[str]] = {}
+        """Item → the preview fields it has used."""
+        self._news: list[Event] = []
+        self._lock = asyncio.Lock()
+
+    def preview(self, delta: Delta) -> None:
+        self._fields.setdefault(delta.item, set()).add(_field(delta))
+        self._previewer.add(self, delta)
+
+    async def commit(self, *events: EventBase) -> list[str]:
+        async with self._lock:
+            return await self._commit(events)
+
+    async def news(self) -> list[Event]:
+        """What others (a person, the policy) appended since the last call, oldest first."""
+        async with self._lock:
+            await self._read_foreign()
+            news, self._news = self._news, []
+            return news
+
+    async def _commit(self, events: tuple[EventBase, ...]) -> list[str]:
+        terminal = next((event for event in events if event.terminal), None)
+        answer = await self._send(self._arguments(events, terminal))
+        outcome = answer[0].decode()
+        if outcome == "cancelled":
+            raise RunCancelled("a cancel was asked for")
+        if outcome == "lost":
+            raise LeaseLost(f"run {self.run_id} is no longer ours (fence {self.fence})")
+        epoch, first = int(answer[1]), int(answer[2])
+        self._run_seq += len(events)
+        if terminal is not None:
+            self.promoted = RunId(answer[3].decode()) if answer[3] else None
+        elif first > self._last.seq + 1:
+            await self._read_foreign(before=first)
+        self._last = StreamId(epoch, first + len(events) - 1)
+        return [f"{epoch}-{first + offset}" for offset in range(len(events))]
+
+    async def _read_foreign(self, *, before: int | None = None) -> None:
+        async with translated():
+            high = "+" if before is None else f"({self._last.epoch}-{before}"
+            entries = await self._connections.commands.xrange(
+                keys.stream(self.thread_id), min=f"({self._last}", max=high
+            )
+        if entries:
+            self._news += Log.decode(entries)
+            if before is None:
+                epoch, seq = entries[-1][0].decode().split("-")
+                self._last = StreamId(int(epoch), int(seq))
+
+    def _arguments(self, events: tuple[EventBase, ...], terminal: EventBase | None) -> list[str | bytes | int]:
+        questions = [event.question_id for event in events if isinstance(event, ApprovalRequested)]
+        fields = [field for event in events for field in self._superseded(event)]
+        for usage in (getattr(event, "run", None) or getattr(event, "usage", None) for event in events):
+            self._usage = usage if isinstance(usage, Usage) else self._usage
+        return [
+            keys.thread(self.thread_id),
+            self.run_id,
+            self.fence,
+            self._run_seq,
+            max((event.turn for event in events), default=0),
+            self._usage.model_dump_json(),
+            terminal.type.removeprefix("run.") if terminal is not None else "",  # type: ignore[attr-defined]
+            getattr(terminal, "reason", ""),
+            getattr(terminal, "detail", ""),
+            self._keep_events,
+            len(events),
+            len(questions),
+            len(fields),
+            *(encode(event) for event in events),
+            *questions,
+            *fields,
+        ]
+
+    def _superseded(self, event: EventBase) -> set[str]:
+        item = event.item if isinstance(event, Message) else None
+        if isinstance(event, ToolResulted):
+            item = str(event.call_id)  # type: ignore[assignment]
+        fields = self._fields.pop(item, set()) if item else set()
+        for name in fields:
+            self._previewer.drop(self.run_id, name)
+        return fields
+
+    async def _send(self, arguments: list[str | bytes | int]) -> list[bytes]:
+        """Sends until there is an answer or the lease is gone: a repeat changes nothing."""
+        pause_s = 0.05
+        while True:
+            try:
+                async with translated():
+                    answer: list[bytes] = await self._connections.scripts.commit(
+                        keys=[keys.metadata(self.thread_id)], args=arguments
+                    )
+                    return answer
+            except Unavailable:
+                if not self._still_ours():
+                    raise LeaseLost(f"Redis was away for longer than the lease of {self.run_id}") from None
+                log.warning("commit waits: Redis is away", extra={"run_id": self.run_id})
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 1.0)

@@ -1,0 +1,79 @@
+"""Every Redis key. The braces are literal: all keys of a thread share one hash slot of a cluster."""
+
+from workflow.core.ids import RunId, TenantId, ThreadId, thread_of
+
+SCHED_TENANTS = "{sched}:tenants"
+"""ZSET tenant → turn: who has ready runs, and whose turn is next."""
+SCHED_QUEUE = "{sched}:queue:"
+"""+ tenant: LIST of ready runs."""
+SCHED_FLIGHT = "{sched}:flight:"
+"""+ tenant: SET of runs that a worker holds."""
+SCHED_OPEN = "{sched}:open:"
+"""+ tenant: SET of runs that have not ended."""
+SCHED_QUEUED = "{sched}:queued"
+"""ZSET run → when it became ready (ms)."""
+SCHED_TURN = "{sched}:turn"
+SCHED_ACTIVE = "{sched}:active"
+"""ZSET of all runs that have not ended → when the reaper looks at them (ms)."""
+REAPER_LOCK = "{sched}:reaper"
+SIGNALS = "dialtone:signals"
+"""Pub/sub channel to all workers: `cancel|<run>`, `news|<run>`."""
+WORKERS = "dialtone:workers"
+"""ZSET worker → last seen (ms); the details are in `worker_record`."""
+FILE_REQUESTS = "dialtone:files"
+"""LIST of file requests; any worker takes one."""
+
+
+def thread(thread_id: ThreadId) -> str:
+    """The prefix of all keys of a thread, with its last colon."""
+    return f"thread:{{{thread_id}}}:"
+
+
+def metadata(thread_id: ThreadId) -> str:
+    """HASH: owner, title, epoch, last seq, active run."""
+    return f"{thread(thread_id)}metadata"
+
+
+def stream(thread_id: ThreadId) -> str:
+    """STREAM: the log."""
+    return f"{thread(thread_id)}stream"
+
+
+def live(thread_id: ThreadId) -> str:
+    """Pub/sub channel: `<id>|<envelope>` for events, `|<delta>` for previews."""
+    return f"{thread(thread_id)}live"
+
+
+def runs(thread_id: ThreadId) -> str:
+    """LIST of run ids, oldest first."""
+    return f"{thread(thread_id)}runs"
+
+
+def run(run_id: RunId) -> str:
+    """HASH: the run record."""
+    return f"{thread(thread_of(run_id))}run:{run_id}"
+
+
+def previews(run_id: RunId) -> str:
+    """HASH: item, kind and turn → text so far of what is unfinished."""
+    return f"{thread(thread_of(run_id))}previews:{run_id}"
+
+
+def tenant_threads(tenant: TenantId) -> str:
+    """ZSET of a tenant's threads by creation time (ms)."""
+    return f"tenant:{{{tenant}}}:threads"
+
+
+def worker_record(worker: str) -> str:
+    """STRING: what a worker says of itself; expires by itself."""
+    return f"dialtone:worker:{worker}"
+
+
+def file_reply(request_id: str) -> str:
+    """LIST: a header, then chunks, then an empty chunk."""
+    return f"dialtone:files:{request_id}:reply"
+
+
+def file_body(request_id: str) -> str:
+    """STRING: what is to be written."""
+    return f"dialtone:files:{request_id}:body"

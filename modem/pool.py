@@ -1,0 +1,106 @@
+"""Connections to Redis: one profile for commands, one for pub/sub, one for blocking reads, one for threads.
+
+redis-py repeats a timed-out write by itself and so doubles it; commands here are tried once, and whoever can
+repeat safely (the fenced scripts) does so itself. Source: measured, docs/decisions/0003-one-log.md
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from modem.scripts import Scripts
+from workflow.core.config import RedisSettings
+from workflow.core.errors import ConfigError, Unavailable
+
+MIN_VERSION = (6, 2)
+
+
+class Connections:
+    """Everything a process needs to speak to Redis; open once, close once."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self._url = broker_url(settings)
+        # Any: the stubs of redis-py cannot say that nothing is decoded here.
+        self.commands: Any = self._client(max_connections=settings.max_connections, timeout_s=settings.timeout_s)
+        self.scripts = Scripts(self.commands)
+
+    @classmethod
+    def open(cls, settings: RedisSettings) -> "Connections":
+        """Connections for `settings`; nothing is sent before the first command."""
+        return cls(settings)
+
+    def pubsub_client(self) -> aioredis.Redis:
+        """A client of its own for pub/sub: reads wait for ever, writes do not."""
+        return self._client(max_connections=2, timeout_s=None)
+
+    def blocking_client(self, *, block_s: float) -> aioredis.Redis:
+        """A client whose reads may block for `block_s` before they count as failed."""
+        return self._client(max_connections=4, timeout_s=block_s + 5)
+
+    def sync_client(self) -> redis.Redis:
+        """A client for one thread of its own."""
+        return redis.Redis.from_url(
+            self._url,
+            socket_timeout=self._settings.timeout_s,
+            socket_connect_timeout=self._settings.timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def _client(self, *, max_connections: int, timeout_s: float | None) -> aioredis.Redis:
+        pool = aioredis.BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=max_connections,
+            timeout=self._settings.timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=self._settings.timeout_s,
+            retry=AsyncRetry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        return aioredis.Redis(connection_pool=pool)
+
+    async def check(self) -> str:
+        """The server's version. Raises: Unavailable when it does not answer, ConfigError when it is too old."""
+        async with translated():
+            info: dict[str, Any] = await self.commands.info("server")
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
+            need = ".".join(map(str, MIN_VERSION))
+            raise ConfigError(f"Redis {version} is too old: {need} or newer is needed (XADD, Lua, streams)")
+        return version
+
+    async def close(self) -> None:
+        await self.commands.aclose(close_connection_pool=True)
+
+
+def broker_url(settings: RedisSettings) -> str:
+    """`settings.url` as redis-py reads it, with the password from the environment when it has none."""
+    url, password = settings.url, settings.password
+    if password is None or urlsplit(url).password:
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=f":{password.get_secret_value()}@{parts.netloc}").geturl()
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Turns what redis-py raises for an absent, stalled or full server into Unavailable."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, TimeoutError, OSError) as error:
+        raise Unavailable("Redis does not answer; try again in a moment", retry_after_s=1) from error
+    except redis.OutOfMemoryError as error:
+        raise Unavailable("Redis is out of memory; nothing was stored", retry_after_s=5) from error
+    except redis.ResponseError as error:
+        if "OOM" in str(error):
+            raise Unavailable("Redis is out of memory; nothing was stored", retry_after_s=5) from error
+        if str(error).startswith(("LOADING", "READONLY", "MASTERDOWN", "MISCONF")):
+            raise Unavailable("Redis is not ready; try again in a moment", retry_after_s=1) from error
+        raise

@@ -1,0 +1,104 @@
+"""Which run is next: tenants take turns, and none holds more workers than its limit."""
+
+from typing import cast
+
+from modem import keys
+from modem.pool import Connections, translated
+from workflow.core.config import LimitSettings, RunSettings
+from workflow.core.errors import LimitExceeded
+from workflow.core.ids import RunId, TenantId
+
+CLAIM_WITHIN_MS = 2000
+"""How long after it was handed out a run may stay unclaimed before the reaper looks."""
+
+
+class Scheduler:
+    """The queue of ready runs and the index of all that have not ended."""
+
+    def __init__(self, connections: Connections, *, limits: LimitSettings, runs: RunSettings) -> None:
+        self._redis = connections.commands
+        self._scripts = connections.scripts
+        self._limits = limits
+        self._stale_ms = int(runs.stale_queued_s * 1000)
+
+    async def admit(self, run_id: RunId, tenant: TenantId) -> None:
+        """Counts a run in before it is recorded. Raises: LimitExceeded at the tenant's limit, Unavailable."""
+        async with translated():
+            admitted, open_runs = await self._scripts.sched_admit(
+                keys=[keys.SCHED_ACTIVE, keys.SCHED_OPEN + tenant],
+                args=[run_id, self._limits.max_queued_per_tenant, self._stale_ms],
+            )
+        if not admitted:
+            limit = self._limits.max_queued_per_tenant
+            raise LimitExceeded(
+                f"{open_runs} runs have not ended and {limit} is the limit; wait for some to end",
+                retry_after_s=5,
+                limit=limit,
+            )
+
+    async def push(self, run_id: RunId, tenant: TenantId, *, front: bool = False) -> None:
+        """Puts a ready run into its tenant's queue; nothing happens when it is there already."""
+        async with translated():
+            await self._scripts.sched_push(
+                keys=[
+                    keys.SCHED_TENANTS,
+                    keys.SCHED_QUEUE + tenant,
+                    keys.SCHED_QUEUED,
+                    keys.SCHED_TURN,
+                    keys.SCHED_ACTIVE,
+                    keys.SCHED_FLIGHT + tenant,
+                ],
+                args=[run_id, tenant, self._stale_ms, int(front)],
+            )
+
+    async def next(self) -> RunId | None:
+        """The run whose tenant's turn it is; None when nothing is ready or all tenants are at their limit."""
+        async with translated():
+            run_id = await self._scripts.sched_next(
+                keys=[keys.SCHED_TENANTS, keys.SCHED_QUEUED, keys.SCHED_TURN, keys.SCHED_ACTIVE],
+                args=[keys.SCHED_QUEUE, keys.SCHED_FLIGHT, self._limits.max_running_per_tenant, CLAIM_WITHIN_MS],
+            )
+        return RunId(run_id.decode()) if run_id else None
+
+    async def look_again(self, run_id: RunId, *, at_ms: int) -> None:
+        """Tells the reaper when this run is due."""
+        async with translated():
+            await self._redis.zadd(keys.SCHED_ACTIVE, {run_id: at_ms})
+
+    async def park(self, run_id: RunId, tenant: TenantId, *, wake_ms: int) -> None:
+        """A run waits for a person: it holds no worker and nobody looks before `wake_ms`."""
+        async with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.srem(keys.SCHED_FLIGHT + tenant, run_id)
+            pipe.zadd(keys.SCHED_ACTIVE, {run_id: wake_ms})
+            await pipe.execute()
+
+    async def forget(self, run_id: RunId, tenant: TenantId) -> None:
+        """Counts an ended run out."""
+        async with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.srem(keys.SCHED_FLIGHT + tenant, run_id)
+            pipe.srem(keys.SCHED_OPEN + tenant, run_id)
+            pipe.zrem(keys.SCHED_ACTIVE, run_id)
+            pipe.zrem(keys.SCHED_QUEUED, run_id)
+            pipe.lrem(keys.SCHED_QUEUE + tenant, 0, run_id)
+            await pipe.execute()
+
+    async def position(self, run_id: RunId) -> int | None:
+        """How many ready runs became ready before this one; None when it is not queued."""
+        async with translated():
+            return cast("int | None", await self._redis.zrank(keys.SCHED_QUEUED, run_id))
+
+    async def due(self, *, limit: int = 200) -> list[RunId]:
+        """Runs whose time to be looked at has come, by the server's clock."""
+        async with translated():
+            seconds, micros = await self._redis.time()
+            due = await self._redis.zrangebyscore(
+                keys.SCHED_ACTIVE, "-inf", seconds * 1000 + micros // 1000, start=0, num=limit
+            )
+        return [RunId(run_id.decode()) for run_id in due]
+
+    async def anything_ready(self) -> bool:
+        """True if some run waits for a worker."""
+        async with translated():
+            return bool(await self._redis.zcard(keys.SCHED_QUEUED))

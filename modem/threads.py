@@ -1,0 +1,313 @@
+"""Threads and runs as their owner sees and changes them; another tenant's look like unknown ones."""
+
+import hashlib
+import json
+from typing import Any
+
+from modem import keys
+from modem.pool import Connections, translated
+from modem.runs import Runs
+from modem.sched import Scheduler
+from modem.signals import send_signal
+from workflow.core.config import Settings
+from workflow.core.errors import Conflict, KeyReused, LimitExceeded, NotFound, ThreadBusy
+from workflow.core.events import ApprovalResolved, Message, RunQueued, encode
+from workflow.core.ids import RunId, TenantId, ThreadId, new_item_id, new_run_id, new_thread_id, thread_of
+from workflow.core.records import BusyPolicy, Caller, RunOptions, RunRecord, ThreadRecord
+
+
+class Threads:
+    """The gateway's view of all threads. Raises everywhere: NotFound, Unavailable."""
+
+    def __init__(self, connections: Connections, settings: Settings, runs: Runs, scheduler: Scheduler) -> None:
+        self._connections = connections
+        self._redis = connections.commands
+        self._scripts = connections.scripts
+        self._settings = settings
+        self._runs = runs
+        self._sched = scheduler
+
+    async def create(
+        self,
+        caller: Caller,
+        *,
+        title: str = "",
+        model: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        thread_id: ThreadId | None = None,
+    ) -> ThreadRecord:
+        """A new thread of the caller's. Raises: Conflict if `thread_id` is taken."""
+        thread_id = thread_id or new_thread_id()
+        fields = {
+            "tenant": caller.tenant,
+            "user": caller.user,
+            "title": title,
+            "model": model or "",
+            "metadata": json.dumps(metadata or {}),
+        }
+        flat = [part for pair in fields.items() for part in pair]
+        async with translated():
+            made = await self._scripts.create(keys=[keys.metadata(thread_id)], args=[keys.thread(thread_id), *flat])
+            if not made:
+                raise Conflict(f"thread {thread_id} exists")
+            created = int(await self._redis.hget(keys.metadata(thread_id), "created_at"))
+            await self._redis.zadd(keys.tenant_threads(caller.tenant), {thread_id: created})
+        return await self.get(caller, thread_id)
+
+    async def get(self, caller: Caller, thread_id: ThreadId) -> ThreadRecord:
+        async with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(keys.metadata(thread_id))
+            pipe.llen(f"{keys.thread(thread_id)}queue")
+            raw, queued = await pipe.execute()
+        fields = {name.decode(): value.decode() for name, value in raw.items()}
+        if fields.get("tenant") != caller.tenant:
+            raise NotFound(f"no thread {thread_id}")
+        return _thread_record(thread_id, fields, queued)
+
+    async def find(
+        self, caller: Caller, *, limit: int = 50, cursor: str = "", query: str = ""
+    ) -> tuple[list[ThreadRecord], str]:
+        """The newest threads first, and the cursor of the next page ('' at the end). `query` is found in titles."""
+        index = keys.tenant_threads(caller.tenant)
+        found: list[ThreadRecord] = []
+        while len(found) < limit:
+            async with translated():
+                start = 0 if not cursor else (await self._redis.zrevrank(index, cursor) or -1) + 1
+                ids = [ThreadId(t.decode()) for t in await self._redis.zrevrange(index, start, start + limit - 1)]
+            for thread_id in ids:
+                cursor = thread_id
+                record = await self._listed(caller, thread_id)
+                if record is not None and query.lower() in record.title.lower():
+                    found.append(record)
+                    if len(found) == limit:
+                        return found, cursor
+            if len(ids) < limit:
+                return found, ""
+        return found, cursor
+
+    async def _listed(self, caller: Caller, thread_id: ThreadId) -> ThreadRecord | None:
+        try:
+            return await self.get(caller, thread_id)
+        except NotFound:
+            await self._redis.zrem(keys.tenant_threads(caller.tenant), thread_id)
+            return None
+
+    async def update(
+        self,
+        caller: Caller,
+        thread_id: ThreadId,
+        *,
+        title: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> ThreadRecord:
+        """Changes what is given and leaves the rest."""
+        await self.get(caller, thread_id)
+        fields: dict[str, Any] = {}
+        if title is not None:
+            fields["title"] = title
+        if metadata is not None:
+            fields["metadata"] = json.dumps(metadata)
+        if fields:
+            async with translated():
+                await self._redis.hset(keys.metadata(thread_id), mapping=fields)
+        return await self.get(caller, thread_id)
+
+    async def delete(self, caller: Caller, thread_id: ThreadId) -> None:
+        """Forgets the thread, its log and its runs. Raises: Conflict while a run has not ended."""
+        record = await self.get(caller, thread_id)
+        if record.active_run is not None:
+            raise Conflict(f"run {record.active_run} has not ended; cancel it first", run_id=record.active_run)
+        async with translated():
+            pattern = keys.thread(thread_id).replace("[", "\\[") + "*"
+            doomed = [key async for key in self._redis.scan_iter(match=pattern, count=1000)]
+            pipe = self._redis.pipeline(transaction=False)
+            for key in doomed:
+                pipe.unlink(key)
+            pipe.zrem(keys.tenant_threads(caller.tenant), thread_id)
+            await pipe.execute()
+
+    async def open_run(
+        self,
+        caller: Caller,
+        thread_id: ThreadId,
+        *,
+        task: str,
+        options: RunOptions,
+        policy: BusyPolicy | None = None,
+        idempotency_key: str = "",
+    ) -> RunRecord:
+        """Records a run and tells a worker; the same idempotency key and body give the same run.
+
+        Raises: ThreadBusy (policy `reject`), KeyReused, LimitExceeded.
+        """
+        run_id = new_run_id(thread_id)
+        await self.get(caller, thread_id)
+        await self._sched.admit(run_id, caller.tenant)
+        kept = False
+        try:
+            answer = await self._record(caller, run_id, task, options, policy, idempotency_key)
+            kept = answer[0] in {"ready", "queued"}
+        finally:
+            if not kept:
+                await self._sched.forget(run_id, caller.tenant)
+        await self._after_open(caller, run_id, answer, policy)
+        return await self.run(caller, RunId(answer[1]))
+
+    async def _record(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        task: str,
+        options: RunOptions,
+        policy: BusyPolicy | None,
+        idempotency_key: str,
+    ) -> list[str]:
+        thread_id, runs = thread_of(run_id), self._settings.runs
+        body = hashlib.sha256(f"{task}\0{options.model_dump_json()}\0{policy}".encode()).hexdigest()
+        queued = RunQueued(
+            thread_id=thread_id,
+            run_id=run_id,
+            task=task,
+            files=options.files,
+            model=options.model,
+            user=caller.user,
+        )
+        steering = Message(thread_id=thread_id, role="user", item=new_item_id(), text=task)
+        fields = {
+            "user": caller.user,
+            "task": task,
+            "options": options.model_dump_json(),
+            "max_attempts": str(runs.max_attempts),
+        }
+        async with translated():
+            answer = await self._scripts.open_run(
+                keys=[keys.metadata(thread_id)],
+                args=[
+                    keys.thread(thread_id),
+                    caller.tenant,
+                    run_id,
+                    policy or runs.busy_policy,
+                    hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else "",
+                    body,
+                    int(runs.idempotency_ttl_s * 1000),
+                    self._settings.limits.max_queued_per_thread,
+                    encode(queued),
+                    encode(steering),
+                    *(part for pair in fields.items() for part in pair),
+                ],
+            )
+        return [part.decode() if isinstance(part, bytes) else str(part) for part in answer]
+
+    async def _after_open(self, caller: Caller, run_id: RunId, answer: list[str], policy: BusyPolicy | None) -> None:
+        match answer[0]:
+            case "ready":
+                await self._runs.ready(run_id, caller.tenant)
+            case "queued":
+                if (policy or self._settings.runs.busy_policy) == "interrupt":
+                    await self._runs.cancel(RunId(answer[2]), reason="interrupted by a newer task")
+            case "steered":
+                await send_signal(self._connections, "news", RunId(answer[1]))
+            case "missing":
+                raise NotFound(f"no thread {thread_of(run_id)}")
+            case "busy":
+                raise ThreadBusy(f"run {answer[1]} has not ended", run_id=answer[1])
+            case "reused":
+                raise KeyReused("this Idempotency-Key came with another body before")
+            case "full":
+                raise LimitExceeded(f"{answer[1]} runs wait in this thread already", retry_after_s=5)
+
+    async def run(self, caller: Caller, run_id: RunId) -> RunRecord:
+        record = await self._runs.load(run_id)
+        if record.tenant != caller.tenant:
+            raise NotFound(f"no run {run_id}")
+        if record.status == "queued":
+            record = record.model_copy(update={"position": await self._position(record)})
+        return record
+
+    async def _position(self, record: RunRecord) -> int:
+        """Runs that will start before this one: of all tenants when it waits for a worker, else of its thread."""
+        ahead = await self._sched.position(record.run_id)
+        if ahead is not None:
+            return ahead
+        async with translated():
+            queue = await self._redis.lrange(f"{keys.thread(record.thread_id)}queue", 0, -1)
+        mine = record.run_id.encode()
+        return queue.index(mine) + 1 if mine in queue else 0
+
+    async def runs(
+        self, caller: Caller, thread_id: ThreadId, *, limit: int = 50, cursor: str = ""
+    ) -> tuple[list[RunRecord], str]:
+        """The newest runs first, and the cursor of the next page ('' at the end)."""
+        await self.get(caller, thread_id)
+        start = int(cursor) if cursor.isdecimal() else 0
+        async with translated():
+            ids = await self._redis.lrange(keys.runs(thread_id), -start - limit, -start - 1)
+            total = await self._redis.llen(keys.runs(thread_id))
+        records = [await self.run(caller, RunId(run_id.decode())) for run_id in reversed(ids)]
+        return records, str(start + limit) if start + limit < total else ""
+
+    async def cancel(self, caller: Caller, run_id: RunId, *, reason: str = "") -> RunRecord:
+        """Asks for the end of a run; one that has ended stays as it is."""
+        await self.run(caller, run_id)
+        await self._runs.cancel(run_id, reason=reason or "cancelled by the caller")
+        return await self.run(caller, run_id)
+
+    async def steer(self, caller: Caller, run_id: RunId, *, text: str) -> None:
+        """Hands a message to a run that has not ended. Raises: Conflict when it has."""
+        await self.run(caller, run_id)
+        thread_id = thread_of(run_id)
+        message = Message(thread_id=thread_id, run_id=run_id, role="user", item=new_item_id(), text=text)
+        async with translated():
+            status = await self._scripts.steer(
+                keys=[keys.metadata(thread_id)], args=[keys.thread(thread_id), run_id, encode(message)]
+            )
+        if status in {b"finished", b"failed", b"cancelled"}:
+            raise Conflict(f"run {run_id} has ended; execute a new task instead", status=status.decode())
+        await send_signal(self._connections, "news", run_id)
+
+    async def answer(
+        self, caller: Caller, thread_id: ThreadId, question_id: str, *, answer: str, note: str = ""
+    ) -> None:
+        """Answers an open question. Raises: Conflict when it is not open (any more)."""
+        await self.get(caller, thread_id)
+        async with translated():
+            owner = await self._redis.hget(f"{keys.thread(thread_id)}questions", question_id)
+        if owner is None:
+            raise Conflict(f"question {question_id} is not open: unknown, answered, or its run has ended")
+        await self.resolve(RunId(owner.decode()), question_id, answer=answer, by=caller.user, note=note)
+
+    async def resolve(self, run_id: RunId, question_id: str, *, answer: str, by: str, note: str = "") -> None:
+        """Records an answer, a person's or the policy's, and wakes the run. Raises: Conflict when not open."""
+        thread_id = thread_of(run_id)
+        event = ApprovalResolved(
+            thread_id=thread_id, run_id=run_id, question_id=question_id, answer=answer, by=by, note=note
+        )
+        async with translated():
+            result = await self._scripts.answer(
+                keys=[keys.metadata(thread_id)], args=[keys.thread(thread_id), question_id, encode(event)]
+            )
+        outcome = result[0].decode()
+        if outcome == "gone":
+            raise Conflict(f"question {question_id} is not open: unknown, answered, or its run has ended")
+        if outcome == "push":
+            await self._runs.ready(run_id, TenantId(result[2].decode()))
+        else:
+            await send_signal(self._connections, "news", run_id)
+
+
+def _thread_record(thread_id: ThreadId, fields: dict[str, str], queued: int) -> ThreadRecord:
+    return ThreadRecord(
+        thread_id=thread_id,
+        tenant=fields["tenant"],
+        user=fields["user"],
+        title=fields.get("title", ""),
+        created_at=int(fields["created_at"]),
+        updated_at=int(fields["updated_at"]),
+        model=fields.get("model") or None,
+        active_run=fields.get("active") or None,
+        queued_runs=queued,
+        last_status=fields.get("last_status", ""),
+        last_id=f"{fields['epoch']}-{fields['seq']}" if fields["seq"] != "0" else "",
+        metadata=json.loads(fields.get("metadata") or "{}"),
+    )

@@ -1,0 +1,1 @@
+"""Tests of the line between gateway and workflow, on a real server."""

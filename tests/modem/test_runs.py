@@ -1,0 +1,317 @@
+"""The promises of the run record and the log, at modem's own surface."""
+
+import asyncio
+
+import pytest
+
+from modem.stream import StreamId, parse_cursor
+from tests.modem.conftest import ALICE, EVE, Line
+from workflow.core.errors import (
+    BadCursor,
+    Conflict,
+    KeyReused,
+    LeaseLost,
+    LimitExceeded,
+    NotFound,
+    RunCancelled,
+    ThreadBusy,
+)
+from workflow.core.events import ApprovalRequested, Delta, DeltaKind, EventBase, Message, Notice, RunFinished, Usage
+from workflow.core.ids import ItemId, RunId, ThreadId
+from workflow.core.records import RunOptions
+
+
+def notice(run_id: RunId, text: str = "hello") -> EventBase:
+    return Notice(thread_id=ThreadId(run_id.split(".")[0]), run_id=run_id, code="test", text=text)
+
+
+async def test_an_accepted_run_is_recorded_logged_and_hinted(line: Line) -> None:
+    thread_id = await line.thread()
+    run = await line.execute(thread_id, "count to three")
+    assert (run.status, run.position, run.waiting_for) == ("queued", 0, "worker")
+    events = await line.log.events(thread_id)
+    assert [(e.type, e.run_id) for e in events] == [("run.queued", run.run_id)]
+    assert line.hints == [run.run_id]
+    assert await line.scheduler.next() == run.run_id
+
+
+async def test_events_have_contiguous_ids_of_one_epoch(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    journal = line.journal(await line.claim(run.run_id))
+    first = await journal.commit(notice(run.run_id), notice(run.run_id))
+    second = await journal.commit(notice(run.run_id))
+    ids = [parse_cursor(i) for i in first + second]
+    assert [i.seq for i in ids] == [2, 3, 4]
+    assert len({i.epoch for i in ids}) == 1
+    assert [e.at > 0 for e in await line.log.events(run.thread_id)] == [True] * 4
+
+
+async def test_a_repeated_commit_changes_nothing_and_gives_the_same_ids(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    claim = await line.claim(run.run_id)
+    ids = await line.journal(claim).commit(notice(run.run_id), notice(run.run_id))
+    again = await line.journal(claim).commit(notice(run.run_id), notice(run.run_id))
+    assert again == ids
+    assert await line.seqs(run.thread_id) == [1, 2, 3]
+
+
+async def test_a_zombie_writes_nothing_after_a_takeover(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    zombie = line.journal(await line.claim(run.run_id, "w1"))
+    await zombie.commit(notice(run.run_id, "alive"))
+    await _until_pushed(line, run.run_id)
+    second = await line.claim(run.run_id, "w2")
+    assert (second.attempt, second.reason) == (2, "worker_lost")
+    with pytest.raises(LeaseLost):
+        await zombie.commit(notice(run.run_id, "undead"))
+    await line.journal(second).commit(RunFinished(thread_id=run.thread_id, run_id=run.run_id))
+    texts = [getattr(e, "text", e.type) for e in await line.log.events(run.thread_id)]
+    assert texts == ["run.queued", "alive", "run.finished"]
+
+
+async def _until_pushed(line: Line, run_id: RunId) -> None:
+    async with asyncio.timeout(5):
+        while "push" != await line.runs.reap(run_id):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_poison_run_fails_after_its_last_attempt(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    for attempt in range(1, line.settings.runs.max_attempts + 1):
+        assert (await line.claim(run.run_id)).attempt == attempt
+        async with asyncio.timeout(5):
+            while await line.runs.reap(run.run_id) == "live":
+                await asyncio.sleep(0.05)
+    record = await line.threads.run(ALICE, run.run_id)
+    assert (record.status, record.reason) == ("failed", "worker_lost")
+    assert (await line.types(run.thread_id))[-1] == "run.failed"
+    assert await line.runs.claim(run.run_id, worker="w9", lease_s=1) is None
+
+
+async def test_a_lost_hint_is_sent_again(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    line.hints.clear()
+    async with asyncio.timeout(5):
+        while not line.hints:
+            await line.reaper.once()
+            await asyncio.sleep(0.05)
+    assert line.hints == [run.run_id]
+    assert await line.scheduler.next() == run.run_id
+    assert await line.scheduler.next() is None, "pushed again, but queued once"
+
+
+async def test_a_hint_delivered_twenty_times_is_one_execution(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    claims = await asyncio.gather(*(line.runs.claim(run.run_id, worker=f"w{n}", lease_s=1) for n in range(20)))
+    assert len([claim for claim in claims if claim]) == 1
+
+
+async def test_runs_of_a_thread_go_one_after_the_other(line: Line) -> None:
+    thread_id = await line.thread()
+    first, second = await line.execute(thread_id), await line.execute(thread_id)
+    assert second.waiting_for == "thread"
+    assert await line.runs.claim(second.run_id, worker="w", lease_s=1) is None
+    journal = line.journal(await line.claim(first.run_id))
+    await journal.commit(RunFinished(thread_id=thread_id, run_id=first.run_id))
+    assert journal.promoted == second.run_id
+    await line.runs.ended(first.run_id, ALICE.tenant, journal.promoted)
+    assert (await line.claim(second.run_id)).record.status == "running"
+
+
+async def test_busy_policies_reject_interrupt_and_steer(line: Line) -> None:
+    thread_id = await line.thread()
+    first = await line.execute(thread_id)
+    journal = line.journal(await line.claim(first.run_id))
+    await journal.commit(notice(first.run_id))
+    with pytest.raises(ThreadBusy):
+        await line.threads.open_run(ALICE, thread_id, task="no", options=RunOptions(), policy="reject")
+    steered = await line.threads.open_run(ALICE, thread_id, task="rather this", options=RunOptions(), policy="steer")
+    assert steered.run_id == first.run_id
+    news = await journal.news()
+    assert [e.text for e in news if isinstance(e, Message)] == ["rather this"]
+    third = await line.threads.open_run(ALICE, thread_id, task="now", options=RunOptions(), policy="interrupt")
+    with pytest.raises(RunCancelled):
+        await journal.commit(notice(first.run_id))
+    assert third.status == "queued"
+
+
+async def test_cancelling_a_queued_run_ends_it_at_once(line: Line) -> None:
+    thread_id = await line.thread()
+    first, second = await line.execute(thread_id), await line.execute(thread_id)
+    assert (await line.threads.cancel(ALICE, second.run_id)).status == "cancelled"
+    assert (await line.threads.cancel(ALICE, first.run_id)).status == "cancelled"
+    assert (await line.types(thread_id)).count("run.cancelled") == 2
+    assert (await line.threads.get(ALICE, thread_id)).active_run is None
+    assert (await line.threads.cancel(ALICE, first.run_id)).status == "cancelled", "already done stays done"
+    assert (await line.types(thread_id)).count("run.cancelled") == 2
+
+
+async def test_a_cancel_that_no_worker_answers_is_forced(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    zombie = line.journal(await line.claim(run.run_id))
+    await line.threads.cancel(ALICE, run.run_id)
+    async with asyncio.timeout(3):
+        while (await line.threads.run(ALICE, run.run_id)).status != "cancelled":
+            await line.runs.reap(run.run_id)
+            await asyncio.sleep(0.05)
+    with pytest.raises(LeaseLost):
+        await zombie.commit(notice(run.run_id))
+    assert (await line.types(run.thread_id)).count("run.cancelled") == 1
+
+
+async def test_the_same_idempotency_key_gives_one_run(line: Line) -> None:
+    thread_id = await line.thread()
+
+    async def post(task: str = "once") -> str:
+        run = await line.threads.open_run(ALICE, thread_id, task=task, options=RunOptions(), idempotency_key="k1")
+        return run.run_id
+
+    assert len(set(await asyncio.gather(*(post() for _ in range(10))))) == 1
+    with pytest.raises(KeyReused):
+        await post("something else")
+    assert await line.types(thread_id) == ["run.queued"]
+
+
+async def test_another_tenants_ids_look_unknown(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    for attempt in (
+        line.threads.get(EVE, run.thread_id),
+        line.threads.run(EVE, run.run_id),
+        line.threads.cancel(EVE, run.run_id),
+        line.threads.delete(EVE, run.thread_id),
+        line.execute(run.thread_id, caller=EVE),
+        line.threads.answer(EVE, run.thread_id, "q", answer="yes"),
+    ):
+        with pytest.raises(NotFound):
+            await attempt
+    assert (await line.threads.find(EVE))[0] == []
+
+
+async def test_tenants_take_turns(line: Line) -> None:
+    threads = [await line.thread() for _ in range(10)]
+    for thread_id in threads:
+        await line.execute(thread_id)
+    theirs = [(await line.execute(await line.thread(EVE), caller=EVE)).run_id for _ in range(3)]
+    order = [await line.scheduler.next() for _ in range(13)]
+    assert [n for n, run_id in enumerate(order) if run_id in theirs] == [1, 3, 5]
+
+
+async def test_queue_limits_refuse_and_leave_nothing_behind(line: Line) -> None:
+    thread_id = await line.thread()
+    for _ in range(6):
+        await line.execute(thread_id)
+    with pytest.raises(LimitExceeded):
+        await line.execute(thread_id)
+    assert len((await line.threads.runs(ALICE, thread_id))[0]) == 6
+    for _ in range(14):
+        await line.execute(await line.thread())
+    with pytest.raises(LimitExceeded, match="20"):
+        await line.execute(await line.thread())
+
+
+async def test_a_question_parks_the_run_and_an_answer_wakes_it(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    claim = await line.claim(run.run_id)
+    journal = line.journal(claim)
+    question = ApprovalRequested(
+        thread_id=run.thread_id, run_id=run.run_id, question_id="q1", kind="question", prompt="ok?"
+    )
+    await journal.commit(question)
+    await line.runs.release(claim, waiting_until_ms=0)
+    assert (await line.threads.run(ALICE, run.run_id)).status == "waiting"
+    assert await line.runs.claim(run.run_id, worker="w", lease_s=1) is None
+    await line.threads.answer(ALICE, run.thread_id, "q1", answer="yes")
+    with pytest.raises(Conflict):
+        await line.threads.answer(ALICE, run.thread_id, "q1", answer="no")
+    second = await line.claim(run.run_id)
+    assert (second.reason, second.attempt) == ("answered", 1)
+    assert await line.types(run.thread_id) == ["run.queued", "approval.requested", "approval.resolved"]
+
+
+async def test_an_unanswered_question_is_answered_by_its_policy(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    claim = await line.claim(run.run_id)
+    await line.journal(claim).commit(
+        ApprovalRequested(
+            thread_id=run.thread_id,
+            run_id=run.run_id,
+            question_id="q1",
+            kind="review",
+            prompt="?",
+            on_expiry="stop",
+        )
+    )
+    await line.runs.release(claim, waiting_until_ms=claim.now_ms + 100)
+    async with asyncio.timeout(5):
+        while (await line.types(run.thread_id))[-1] != "approval.resolved":
+            await line.reaper.once()
+            await asyncio.sleep(0.05)
+    assert (await line.threads.run(ALICE, run.run_id)).status == "queued"
+
+
+async def test_a_released_run_is_taken_over_without_costing_an_attempt(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    first = await line.claim(run.run_id)
+    line.hints.clear()
+    await line.runs.release(first, waiting_until_ms=None)
+    assert line.hints == [run.run_id]
+    second = await line.claim(run.run_id, "w2")
+    assert (second.attempt, second.reason) == (1, "released")
+
+
+async def test_previews_keep_the_text_so_far_until_the_message_is_finished(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    journal = line.journal(await line.claim(run.run_id))
+    offset = 0
+    for piece in ("Hel", "lo, ", "wörld"):
+        journal.preview(Delta(run_id=run.run_id, turn=1, item="m1", kind=DeltaKind.TEXT, offset=offset, text=piece))
+        offset += len(piece)
+        await asyncio.sleep(0.03)
+    previews = await line.log.previews(run.thread_id)
+    assert len(previews) == 1
+    assert Delta.model_validate_json(previews[0]).text == "Hello, wörld"
+    await journal.commit(
+        Message(thread_id=run.thread_id, run_id=run.run_id, turn=1, item=ItemId("m1"), text="Hello, wörld")
+    )
+    assert await line.log.previews(run.thread_id) == []
+
+
+async def test_usage_and_turn_of_the_record_follow_the_events(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    journal = line.journal(await line.claim(run.run_id))
+    await journal.commit(RunFinished(thread_id=run.thread_id, run_id=run.run_id, turn=3, usage=Usage(output_tokens=7)))
+    record = await line.threads.run(ALICE, run.run_id)
+    assert (record.turn, record.usage.output_tokens, record.status) == (3, 7, "finished")
+
+
+async def test_deleting_a_thread_leaves_no_key_of_it(line: Line) -> None:
+    run = await line.execute(await line.thread())
+    with pytest.raises(Conflict):
+        await line.threads.delete(ALICE, run.thread_id)
+    await line.threads.cancel(ALICE, run.run_id)
+    await line.threads.delete(ALICE, run.thread_id)
+    assert await line.connections.commands.keys(f"*{run.thread_id}*") == []
+
+
+async def test_pages_of_threads_and_runs_cover_everything_once(line: Line) -> None:
+    made = [await line.thread() for _ in range(7)]
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page, cursor = await line.threads.find(ALICE, limit=3, cursor=cursor)
+        seen += [record.thread_id for record in page]
+        if not cursor:
+            break
+    assert sorted(seen) == sorted(made)
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("text", ["", "1", "$", ">", "1-", "-1", "1-2-3", "1-x", f"{2**64}-1", "1-+2", "１-2"])
+def test_a_malformed_cursor_is_refused(text: str) -> None:
+    with pytest.raises(BadCursor):
+        parse_cursor(text)
+
+
+def test_cursors_compare_as_integers() -> None:
+    assert parse_cursor("9-10") > StreamId(9, 9)
+    assert parse_cursor("10-0") > parse_cursor("9-99")
