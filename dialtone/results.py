@@ -1,0 +1,73 @@
+"""What the gateway answers, besides the records that every part of Dialtone shares."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from dialtone.items import AnyEvent
+from workflow.core.ids import RunId, ThreadId
+from workflow.core.records import Budgets, BusyPolicy, RunRecord, ThreadRecord
+
+__all__ = [
+    "Accepted",
+    "Budgets",
+    "BusyPolicy",
+    "EventPage",
+    "FileStat",
+    "RunPage",
+    "RunRecord",
+    "ThreadPage",
+    "ThreadRecord",
+]
+
+
+class Result(BaseModel):
+    """A newer gateway may say more than this client knows."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Accepted(Result):
+    """A run was accepted, now or by an earlier request with the same key."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    status: str = "queued"
+    position: int | None = None
+    stream_url: str = ""
+
+
+class FileStat(Result):
+    """One entry of a thread's workspace. `path` is relative to its root."""
+
+    path: str
+    kind: Literal["file", "dir", "symlink", "other"] = "file"
+    size: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+
+
+class FileList(Result):
+    items: tuple[FileStat, ...] = ()
+
+
+class ThreadPage(Result):
+    """Threads, last active first. `next_cursor` is None on the last page."""
+
+    items: tuple[ThreadRecord, ...] = ()
+    next_cursor: str | None = None
+
+
+class RunPage(Result):
+    """Runs, newest first."""
+
+    items: tuple[RunRecord, ...] = ()
+    next_cursor: str | None = None
+
+
+class EventPage(Result):
+    """Events, oldest first. `raw` are the envelopes as they came."""
+
+    items: tuple[AnyEvent, ...] = ()
+    raw: tuple[dict[str, Any], ...] = ()
+    next_after: str | None = None

@@ -1,0 +1,235 @@
+"""The synchronous client: the same names as `client.py`, for scripts and notebooks.
+
+with Client("http://127.0.0.1:8080") as client:
+    thread_id = client.initiate(title="Report")
+    run = client.execute(thread_id, "Write a report on ...")
+    for item in client.stream(thread_id, run_id=run.run_id):
+        print(item.type)
+"""
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from dialtone import calls
+from dialtone.calls import Call
+from dialtone.follow import READ_TIMEOUT_S, Follow
+from dialtone.items import AnyEvent, StreamItem
+from dialtone.results import Accepted, Budgets, BusyPolicy, EventPage, FileStat, RunPage, ThreadPage
+from dialtone.transport import DEFAULT_URL, Attempts, http_options
+from workflow.core.events import Usage
+from workflow.core.ids import ThreadId
+from workflow.core.records import RunRecord, ThreadRecord
+
+T = TypeVar("T")
+
+
+class Client:
+    """The whole API of one gateway. Safe to share between threads.
+
+    key: an API key or token, sent as `Authorization: Bearer`; empty for a gateway without authentication.
+    timeout_s: one answer.  retries: how often a request is sent again when that is safe.
+    patience_s: how long a stream goes on trying to come back before it raises Unreachable.
+    Every method raises ClientError: Unreachable, ProtocolError or one of ApiError's kinds.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        key: str = "",
+        *,
+        timeout_s: float = 30.0,
+        retries: int = 4,
+        patience_s: float = 120.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(**http_options(url, key, timeout_s=timeout_s), transport=transport)
+        self._retries = retries
+        self._patience_s = patience_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection, open streams included."""
+        self._http.close()
+
+    def health(self) -> dict[str, Any]:
+        """What the gateway says of itself. Raises: ServerError (503) when it cannot serve."""
+        return self._send(calls.health(), retries=0)
+
+    def initiate(
+        self, *, title: str = "", model: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> ThreadId:
+        """Makes a thread."""
+        return self._send(calls.initiate(title=title, model=model, metadata=metadata))
+
+    def execute(
+        self,
+        thread_id: str,
+        task: str,
+        *,
+        model: str | None = None,
+        files: Sequence[str] = (),
+        policy: BusyPolicy | None = None,
+        budgets: Budgets | None = None,
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Accepted:
+        """Starts a run. Repeating a lost request is safe: each call of this method has its own Idempotency-Key.
+
+        files: workspace paths that belong to the task.  policy: what happens when the thread is busy.
+        Raises: Conflict when the thread is busy and the policy is `reject`.
+        """
+        return self._send(
+            calls.execute(
+                thread_id,
+                task,
+                model=model,
+                files=files,
+                policy=policy,
+                budgets=budgets,
+                webhook=webhook,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def threads(self, *, q: str = "", limit: int = 50, cursor: str | None = None) -> ThreadPage:
+        """One page of threads, last active first. `q` searches titles."""
+        return self._send(calls.threads(q=q, limit=limit, cursor=cursor))
+
+    def thread(self, thread_id: str) -> ThreadRecord:
+        return self._send(calls.thread(thread_id))
+
+    def update_thread(self, thread_id: str, **changes: Any) -> ThreadRecord:
+        """Changes `title`, `model` or `metadata`."""
+        return self._send(calls.update_thread(thread_id, changes))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Deletes a thread with its log and its workspace."""
+        self._send(calls.delete_thread(thread_id))
+
+    def runs(self, thread_id: str, *, limit: int = 50, cursor: str | None = None) -> RunPage:
+        """One page of a thread's runs, newest first."""
+        return self._send(calls.runs(thread_id, limit=limit, cursor=cursor))
+
+    def run(self, run_id: str) -> RunRecord:
+        return self._send(calls.run(run_id))
+
+    def usage(self, run_id: str) -> Usage:
+        """Tokens and money of a run so far."""
+        return self._send(calls.usage(run_id))
+
+    def event_page(self, thread_id: str, *, run_id: str | None = None, after: str = "", limit: int = 500) -> EventPage:
+        """One page of a thread's or a run's events, oldest first, after the id `after`."""
+        return self._send(calls.event_page(thread_id, run_id=run_id, after=after, limit=limit))
+
+    def events(self, thread_id: str, *, run_id: str | None = None, after: str = "") -> Generator[AnyEvent, None, None]:
+        """All events that are in the log now, page by page."""
+        cursor: str | None = after
+        while cursor is not None:
+            page = self.event_page(thread_id, run_id=run_id, after=cursor)
+            yield from page.items
+            cursor = page.next_after if page.items else None
+
+    def state(self, thread_id: str) -> dict[str, Any]:
+        """The thread's log, folded: plan, todos, files, open questions, runs."""
+        return self._send(calls.state(thread_id))
+
+    def stream(
+        self,
+        thread_id: str,
+        *,
+        run_id: str | None = None,
+        last_id: str = "",
+        start: str = "start",
+        deltas: bool = True,
+    ) -> Generator[StreamItem, None, None]:
+        """Events as they happen, without hole or repeat across lost connections.
+
+        run_id: only this run; the stream ends after its terminal event. Without it the stream follows the thread
+            until the gateway says that there is nothing left to wait for.
+        last_id: resume after this event.  start: `start` (the whole log), `now`, or an event id.
+        Raises: NotFound and its kin at once; Unreachable after `patience_s` of silence.
+        """
+        if start == "now" and not last_id:
+            last_id, start = self.thread(thread_id).last_id, "start"
+        follow = Follow(run_id=run_id, last_id=last_id, start=start, deltas=deltas, patience_s=self._patience_s)
+        while not follow.done:
+            try:
+                with self._http.stream(
+                    "GET",
+                    calls.stream_path(thread_id),
+                    params=follow.params(),
+                    headers=follow.headers(),
+                    timeout=httpx.Timeout(self._http.timeout, read=READ_TIMEOUT_S),
+                ) as response:
+                    if response.status_code == 200:
+                        follow.opened()
+                        for chunk in response.iter_bytes():
+                            yield from follow.feed(chunk)
+                            if not follow.connected:
+                                break
+                        follow.closed()
+                    else:
+                        body = response.read()
+                        follow.answered(response.status_code, body, retry_after=response.headers.get("retry-after"))
+            except httpx.TransportError as error:
+                follow.lost(error)
+            time.sleep(follow.pause_s())
+
+    def cancel(self, run_id: str, *, reason: str = "") -> None:
+        """Asks a run to stop; its stream says when it did. A run that is over stays as it is."""
+        self._send(calls.cancel(run_id, reason=reason))
+
+    def steer(self, run_id: str, text: str) -> None:
+        """Hands `text` to the running agent at its next turn."""
+        self._send(calls.steer(run_id, text))
+
+    def answer(self, thread_id: str, question_id: str, answer: str, *, note: str = "") -> None:
+        """Answers a question. Raises: Conflict when it was answered before or has expired."""
+        self._send(calls.answer(thread_id, question_id, answer, note=note))
+
+    def ticket(self, thread_id: str) -> str:
+        """A one-use ticket that opens the thread's stream where no header can be sent, such as an EventSource."""
+        return str(self._send(calls.ticket(thread_id))["ticket"])
+
+    def files(self, thread_id: str, path: str = ".", *, depth: int = 1) -> tuple[FileStat, ...]:
+        """What is in the workspace below `path`, sorted by path."""
+        return self._send(calls.files(thread_id, path=path, depth=depth))
+
+    def get_file(self, thread_id: str, path: str) -> bytes:
+        return self._send(calls.get_file(thread_id, path))
+
+    def put_file(self, thread_id: str, path: str, *, content: bytes) -> None:
+        """Creates or replaces a file of the workspace."""
+        self._send(calls.put_file(thread_id, path, content))
+
+    def delete_file(self, thread_id: str, path: str) -> None:
+        self._send(calls.delete_file(thread_id, path))
+
+    def archive(self, thread_id: str, path: str = ".") -> bytes:
+        """The workspace below `path` as one archive."""
+        return self._send(calls.archive(thread_id, path=path))
+
+    def _send(self, call: Call[T], *, retries: int | None = None) -> T:
+        attempts = Attempts(call.repeatable, self._retries if retries is None else retries)
+        while True:
+            try:
+                response = self._http.request(
+                    call.method, call.path, params=call.params, headers=call.headers, content=call.content
+                )
+            except httpx.TransportError as error:
+                attempts.lost(error)
+            else:
+                if attempts.answered(response):
+                    return call.read(response.content)
+            time.sleep(attempts.pause_s)
