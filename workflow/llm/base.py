@@ -72,6 +72,8 @@ class ModelRequest:
     model: str
     messages: tuple[ChatMessage, ...]
     tools: tuple[ToolSpec, ...] = ()
+    allow_calls: bool = True
+    """False: the tools stay in the prompt, and in its cache, but none may be called (a last turn, a summary)."""
     max_output_tokens: int | None = None
     temperature: float | None = None
     reasoning_effort: str | None = None

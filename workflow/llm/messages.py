@@ -1,0 +1,121 @@
+"""A transcript in the order every provider accepts, whatever was cancelled, steered or compacted in it.
+
+Providers reject a history in which a call has no result, a result has no call, or a text is empty; one such
+message would poison every later request of the thread. The two wires render from `arranged`.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workflow.core.events import ToolCall
+from workflow.core.ids import CallId
+from workflow.llm.base import AssistantMessage, ChatMessage, Image, SystemMessage, ToolMessage, UserMessage
+
+NO_TEXT = "(no text)"
+NO_OUTPUT = "(no output)"
+INTERRUPTED = "This call was interrupted: it has no result. Whether it took effect is not known."
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What the model said and, for each of its calls in order, the one result."""
+
+    said: AssistantMessage
+    results: tuple[ToolMessage, ...]
+
+
+Arranged = SystemMessage | UserMessage | Exchange
+
+
+def arranged(messages: Iterable[ChatMessage]) -> list[Arranged]:
+    """The messages with every call answered at once, exactly once and in call order.
+
+    A call without a result gets one that says so. A result whose call is gone (compacted away) becomes a user
+    message. What a person wrote while tools ran comes after their results.
+    """
+    items: list[Arranged] = []
+    said: AssistantMessage | None = None
+    results: dict[CallId, ToolMessage] = {}
+    held: list[Arranged] = []
+
+    def settle() -> None:
+        if said is not None:
+            items.append(Exchange(said, tuple(results.get(call.id) or _interrupted(call) for call in said.tool_calls)))
+        items.extend(held)
+        results.clear()
+        held.clear()
+
+    for message in messages:
+        if isinstance(message, AssistantMessage):
+            settle()
+            said = message
+        elif isinstance(message, ToolMessage):
+            if said is not None and any(call.id == message.call_id for call in said.tool_calls):
+                results.setdefault(message.call_id, message)
+            else:
+                held.append(UserMessage(f"Result of an earlier call of {message.name}:\n{message.text}"))
+        else:
+            held.append(message)
+    settle()
+    return items
+
+
+def provider_of(model: str) -> str:
+    """`anthropic` of `anthropic/claude-sonnet-5-5`; the whole name when it has no slash."""
+    return model.partition("/")[0]
+
+
+def own_opaque(said: AssistantMessage, model: str) -> tuple[dict[str, Any], ...]:
+    """The message's provider blocks if `model` is of the provider that made them; others reject them."""
+    return said.opaque if provider_of(said.model) == provider_of(model) else ()
+
+
+def wire_call_id(call_id: CallId, *, max_chars: int) -> str:
+    """The id itself if it is plain and short, else a digest of it, always the same.
+
+    Some providers hide data in their ids (Gemini: kilobytes), others accept `[A-Za-z0-9_-]` only.
+    """
+    if len(call_id) <= max_chars and re.fullmatch(r"[A-Za-z0-9_-]+", call_id):
+        return call_id
+    return f"call_{hashlib.sha256(call_id.encode()).hexdigest()[:24]}"
+
+
+def object_arguments(call: ToolCall) -> dict[str, Any]:
+    """The call's arguments as an object; text that is none is kept under the key `_invalid`."""
+    try:
+        value = json.loads(call.arguments or "{}")
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {"_invalid": call.arguments}
+
+
+def filled(text: str, otherwise: str) -> str:
+    """The text, or `otherwise` when there is nothing to read in it."""
+    return text if text.strip() else otherwise
+
+
+def base64_of(image: Image) -> str:
+    return base64.b64encode(image.content).decode()
+
+
+def without_images(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """The same transcript with a line of text in place of every picture."""
+    return tuple(
+        replace(message, images=(), text=f"{message.text}\n{_captions(message.images)}".strip())
+        if isinstance(message, UserMessage | ToolMessage) and message.images
+        else message
+        for message in messages
+    )
+
+
+def _captions(images: tuple[Image, ...]) -> str:
+    return "\n".join(f"[a picture, {i.media_type}, {len(i.content)} bytes: not shown to this model]" for i in images)
+
+
+def _interrupted(call: ToolCall) -> ToolMessage:
+    return ToolMessage(call_id=call.id, name=call.name, text=INTERRUPTED, ok=False)
