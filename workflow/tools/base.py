@@ -79,7 +79,8 @@ class Tool(ABC, Generic[A]):
     """One thing the agent can do. Stateless: one instance serves every run of the process."""
 
     name: ClassVar[str]
-    description: ClassVar[str]
+    description: str
+    """What the model is told; a tool whose text depends on settings sets it in `__init__`."""
     effect: ClassVar[Effect]
     args_type: ClassVar[type[ToolArgs]]
     """Filled in from the type argument."""

@@ -8,6 +8,8 @@ from workflow.core.config import ToolSettings
 from workflow.tools import plugins
 from workflow.tools.ask import AskPerson
 from workflow.tools.base import Tool
+from workflow.tools.bash import Bash
+from workflow.tools.jobs import BashKill, BashOutput
 from workflow.tools.plan import JobPlan
 from workflow.tools.registry import Registry
 from workflow.tools.suggest import SuggestNextSteps
@@ -20,6 +22,9 @@ def shipped(
     """Every tool that comes with the product."""
     return [
         AskPerson(),
+        Bash(timeout_s=settings.bash_timeout_s, max_timeout_s=settings.bash_max_timeout_s, network=network),
+        BashKill(),
+        BashOutput(),
         JobPlan(),
         SuggestNextSteps(),
         TodoRead(),
