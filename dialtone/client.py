@@ -16,10 +16,10 @@ import httpx
 
 from dialtone import calls
 from dialtone.calls import Call
-from dialtone.follow import READ_TIMEOUT_S, Follow
+from dialtone.follow import Follow
 from dialtone.items import AnyEvent, StreamItem
 from dialtone.results import Accepted, Budgets, BusyPolicy, EventPage, FileStat, RunPage, ThreadPage
-from dialtone.transport import DEFAULT_URL, Attempts, http_options
+from dialtone.transport import DEFAULT_URL, Attempts, http_options, stream_timeout
 from workflow.core.events import Usage
 from workflow.core.ids import ThreadId
 from workflow.core.records import RunRecord, ThreadRecord
@@ -47,6 +47,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._http = httpx.AsyncClient(**http_options(url, key, timeout_s=timeout_s), transport=transport)
+        self._stream_timeout = stream_timeout(timeout_s)
         self._retries = retries
         self._patience_s = patience_s
 
@@ -175,7 +176,7 @@ class AsyncClient:
                     calls.stream_path(thread_id),
                     params=follow.params(),
                     headers=follow.headers(),
-                    timeout=httpx.Timeout(self._http.timeout, read=READ_TIMEOUT_S),
+                    timeout=self._stream_timeout,
                 ) as response:
                     if response.status_code == 200:
                         follow.opened()

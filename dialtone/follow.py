@@ -15,9 +15,6 @@ from dialtone.retry import RETRY_STATUSES, backoff_s, read_retry_after
 from dialtone.sse import SseMessage, SseParser
 from workflow.core.events import TERMINAL_TYPES, Delta
 
-READ_TIMEOUT_S = 45.0
-"""A gateway sends a heartbeat at least every 15 s; three missed ones mean that the connection is dead."""
-
 
 class Follow:
     """One reader of one thread's stream.

@@ -9,7 +9,10 @@ from dialtone.errors import Unreachable, api_error
 from dialtone.retry import REFUSED_STATUSES, RETRY_STATUSES, backoff_s, read_retry_after
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S = 10.0
 RETRY_BASE_S = 0.25
+SILENCE_S = 45.0
+"""A gateway sends a heartbeat at least every 15 s; three missed ones mean that a stream's connection is dead."""
 
 
 class HttpOptions(TypedDict):
@@ -33,12 +36,17 @@ def http_options(url: str, key: str, *, timeout_s: float) -> HttpOptions:
     return {
         "base_url": url.rstrip("/"),
         "headers": headers,
-        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+        "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=10),
         # Building a TLS context takes 20 ms and plain HTTP needs none.
         "verify": ssl.create_default_context() if secure else False,
         "trust_env": False,
     }
+
+
+def stream_timeout(timeout_s: float) -> httpx.Timeout:
+    """The timeouts of a stream, which may last for ever but never stay silent."""
+    return httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S), read=SILENCE_S)
 
 
 class Attempts:
