@@ -25,7 +25,7 @@ from workflow.core.redact import KEY_SHAPE
 
 CONFIG_VARIABLE = "DIALTONE_CONFIG"
 SECRETS_VARIABLE = "DIALTONE_SECRETS_FILE"
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, SECRETS_VARIABLE, "DIALTONE_URL", "DIALTONE_API_KEY"})
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, SECRETS_VARIABLE, "DIALTONE_URL", "DIALTONE_KEY"})
 """`DIALTONE_*` names that are not keys: where the files are, and the terminal client's gateway and key."""
 
 _PROJECT = Path(__file__).resolve().parents[2]

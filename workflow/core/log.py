@@ -47,14 +47,14 @@ def configure(
 ) -> logging.Handler:
     """Makes the root logger write to `stream` (stderr) and gives back its only handler. Call once per process.
 
-    component: `gateway`, `worker`, …; stands on every line.
+    component: `gateway`, `worker`, …; stands on every JSON line. On a terminal the supervisor puts it in front.
     secrets: further values to hide, besides those of environment variables named …KEY, …TOKEN, …SECRET, …PASSWORD.
     """
     stream = stream or sys.stderr
     in_color = settings.format == "color" or (settings.format == "auto" and stream.isatty())
     redactor = Redactor(secret_values(os.environ) | set(secrets))
     handler = _Handler(stream)
-    handler.setFormatter(ColorLines(component, redactor) if in_color else JsonLines(component, redactor))
+    handler.setFormatter(ColorLines(redactor) if in_color else JsonLines(component, redactor))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

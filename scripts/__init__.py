@@ -1,0 +1,1 @@
+"""What CI runs, a person runs: `./run.sh help` lists it."""

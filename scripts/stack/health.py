@@ -1,0 +1,66 @@
+"""The gateway's `GET /health`, asked over a bare socket: no HTTP client is worth importing for one answer."""
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+Health = dict[str, Any]
+
+
+async def get_health(host: str, port: int, *, timeout_s: float = 3.0) -> tuple[int, Health]:
+    """(status, body) of the gateway; (0, {}) when it does not answer."""
+    try:
+        return await asyncio.wait_for(_get(host, port), timeout_s)
+    except (OSError, TimeoutError, ValueError):
+        return 0, {}
+
+
+async def _get(host: str, port: int) -> tuple[int, Health]:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(f"GET /health HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        answer = json.loads(body)
+        return int(head.split(maxsplit=2)[1]), answer if isinstance(answer, dict) else {}
+    except IndexError:
+        return 0, {}
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+def reachable(host: str) -> str:
+    """The address by which this machine reaches a server that listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+
+
+def base_url(host: str, port: int) -> str:
+    """`http://host:port` of a gateway that listens on `host`."""
+    name = reachable(host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def banner(health: Health, *, url: str, redis: str, data_dir: str) -> list[str]:
+    """What a person wants to know once the stack is up."""
+    rows = [
+        ("console", f"{url}/"),
+        ("API docs", f"{url}/docs"),
+        ("model", describe(health.get("model"))),
+        ("sandbox", describe(health.get("sandbox"))),
+        ("redis", redis),
+        ("data", data_dir),
+    ]
+    version = health.get("version", "")
+    lines = [f"Dialtone {version} is ready".replace("  ", " ")]
+    lines += [f"  {name:<9} {text}" for name, text in rows if text]
+    return ["", *lines, "  Ctrl-C stops everything", ""]
+
+
+def describe(value: object) -> str:
+    """A field of /health in words, whether it is a text or an object with a `description`."""
+    if isinstance(value, dict):
+        named = value.get("description") or value.get("name") or value.get("tier")
+        return str(named) if named else ", ".join(f"{name} {item}" for name, item in value.items())
+    return str(value or "")
