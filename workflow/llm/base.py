@@ -122,7 +122,14 @@ class Completion:
     model: str = ""
 
 
-ModelEvent = TextDelta | ReasoningDelta | ToolCallDelta | Completion
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The answer begins anew: what was shown of it so far is void. Sent by the policy when a stream broke midway."""
+
+    reason: str
+
+
+ModelEvent = TextDelta | ReasoningDelta | ToolCallDelta | Restarted | Completion
 
 
 class LLM(Protocol):

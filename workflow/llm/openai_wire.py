@@ -14,7 +14,7 @@ from workflow.llm.wire import Target
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-_FINISH = {
+FINISH_REASONS = {
     "stop": "stop",
     "length": "length",
     "max_tokens": "length",
@@ -80,7 +80,7 @@ class OpenAiReader:
         if choice.get("finish_reason"):
             if choice["finish_reason"] == "error":
                 raise ModelOverloaded("the model provider broke the answer off")
-            self.pieces.finish_reason = self.pieces.finish_reason or _FINISH.get(choice["finish_reason"], "stop")
+            self.pieces.finish_reason = self.pieces.finish_reason or FINISH_REASONS.get(choice["finish_reason"], "stop")
         return events
 
     def end(self) -> None:
