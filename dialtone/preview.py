@@ -1,18 +1,12 @@
 """What was shown of a text while it grew, so that the finished text adds only what is missing."""
 
 
-class Shown:
-    """One growing text. `length` counts the characters that were shown; `has_hole` is True once a piece was lost."""
+class Extent:
+    """How far a growing text has been shown: `length` characters; `has_hole` is True once a piece was lost."""
 
     def __init__(self) -> None:
         self.length = 0
         self.has_hole = False
-        self._pieces: list[str] = []
-
-    @property
-    def text(self) -> str:
-        """What was shown."""
-        return "".join(self._pieces)
 
     def take(self, offset: int, piece: str) -> str:
         """The part of `piece` that is new. Nothing more is shown after a hole: only the finished text is sure."""
@@ -20,18 +14,23 @@ class Shown:
             self.has_hole = True
             return ""
         new = piece[self.length - offset :]
-        self._add(new)
+        self.length += len(new)
+        return new
+
+
+class Shown(Extent):
+    """An extent that remembers the text itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[str] = []
+
+    def take(self, offset: int, piece: str) -> str:
+        new = super().take(offset, piece)
+        if new:
+            self._pieces.append(new)
         return new
 
     def rest_of(self, whole: str) -> str | None:
         """What of the finished text is still to be shown; None if it does not begin with what was shown."""
-        if not whole.startswith(self.text):
-            return None
-        rest = whole[self.length :]
-        self._add(rest)
-        return rest
-
-    def _add(self, piece: str) -> None:
-        if piece:
-            self._pieces.append(piece)
-            self.length += len(piece)
+        return whole[self.length :] if whole.startswith("".join(self._pieces)) else None

@@ -35,8 +35,9 @@ def neutral_line(line: str) -> str:
     """One complete line as a person would have seen it: escape codes dropped, overwritten parts (CR) dropped."""
     if "\x1b" in line:
         line = _ESCAPES.sub("", line)
-    line = line.rstrip("\r")
-    return neutral(line.rpartition("\r")[2])
+    if "\r" in line:
+        line = next((state for state in reversed(line.split("\r")) if state.strip()), "")
+    return neutral(line)
 
 
 def columns(text: str) -> int:

@@ -164,6 +164,29 @@ def test_a_message_that_turns_out_different_is_said_to_be_written_anew() -> None
     assert render([piece(0, "Helo"), said("Hello")]) == "Helo\n\n(the message was written anew)\n\nHello\n\n"
 
 
+@pytest.mark.parametrize("seen", range(4))
+def test_output_as_the_shell_tool_reports_it_is_shown_once_with_its_remarks(seen: int) -> None:
+    """The result has no escape codes, standard error after standard output, and notes in brackets."""
+    pieces: list[StreamItem] = [
+        out(0, "\x1b[32mone\x1b[0m\n50%\r100%\nla"),
+        out(24, "st"),
+        piece(0, "oops\n", item="c1", kind=DeltaKind.STDERR),
+    ]
+    result = resulted("one\n100%\nlast\noops\n\n[exit status 0, 0.3 s]\n[Cut to 30,000 characters.]")
+    text = render([called("x"), *pieces[:seen], result])
+    assert text.splitlines()[1:] == [
+        "  │ one", "  │ 100%", *(["  │ oops", "  │ last"] if seen == 3 else ["  │ last", "  │ oops"]),
+        "  Cut to 30,000 characters.", "  ✔ exit 0 · 0.3 s",
+    ]  # fmt: skip
+
+
+def test_output_whose_middle_was_left_out_ends_with_what_was_not_shown() -> None:
+    start: list[StreamItem] = [called("x"), out(0, "one\ntwo\n")]
+    cut = resulted("one\n… 8 lines (80 characters) left out …\nlast\n\n[exit status 0, 0.3 s]")
+    assert "  │ … some output could not be shown live; it ends with\n" in render([*start, cut])
+    assert render([*start, out(8, "last\n"), cut]).splitlines()[1:-1] == ["  │ one", "  │ two", "  │ last"]
+
+
 def test_long_output_shows_its_head_and_its_tail() -> None:
     lines = [f"line {number}" for number in range(100)]
     options = ViewOptions(output_lines=3)
@@ -322,7 +345,7 @@ def test_a_huge_line_costs_little_and_is_clipped() -> None:
     view.feed(called("x"))
     for index in range(300):
         assert view.feed(out(index * 100_000, "z" * 100_000)) == ""
-    (line, _verdict) = view.feed(resulted("")).splitlines()
+    (line, _verdict) = view.feed(resulted("z" * 30_000_000)).splitlines()
     assert line.endswith("…") and len(line) <= 80
 
 
