@@ -34,3 +34,25 @@ class Kept:
         """Head and tail; the whole stream when nothing was dropped."""
         tail = b"".join(self._tail)
         return bytes(self._head) + tail[max(0, len(tail) - self._tail_limit) :]
+
+
+class Rolling:
+    """The last bytes of a stream that never ends, addressed by their place in the whole stream."""
+
+    LIMIT = 1_000_000
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._dropped = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Takes the next bytes; drops the oldest half when there are too many."""
+        self._kept += chunk
+        if len(self._kept) > self.LIMIT:
+            surplus = len(self._kept) - self.LIMIT // 2
+            del self._kept[:surplus]
+            self._dropped += surplus
+
+    def after(self, place: int) -> tuple[bytes, int]:
+        """What came after byte `place`, as far as it is still kept, and the place to ask from next time."""
+        return bytes(self._kept[max(0, place - self._dropped) :]), self._dropped + len(self._kept)

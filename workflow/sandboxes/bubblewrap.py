@@ -1,0 +1,97 @@
+"""The bubblewrap command line of tiers T1 and T1b.
+
+Everything is refused first: all namespaces, no capability, an empty root with only the system's programs read-only
+and the workspace writable. Options travel through a descriptor and the environment is empty, because both can be
+read inside through `/proc/1` (bubblewrap#725).
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflow.core.errors import SandboxRefused
+from workflow.sandboxes.base import WORKDIR
+
+HOME = "/home/agent"
+UID_INSIDE = 1000
+SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+CONFIGURATION = (
+    *("alternatives", "ca-certificates", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"),
+    *("mime.types", "pki", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "java-*", "perl"),
+)
+"""Below /etc: what programs need and what holds no secret."""
+IDENTITY = {
+    "/etc/passwd": f"root:x:0:0::/:/bin/false\nagent:x:1000:1000::{HOME}:/bin/bash\nnobody:x:65534:65534::/:/\n",
+    "/etc/group": "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n",
+    "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+SHM_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The folders of one sandbox."""
+
+    workspace: Path
+    home: Path
+    python: Path
+    """The prefix of the interpreter that runs init."""
+    hidden: tuple[Path, ...] = ()
+    """Folders that must not show even if they lie below one that is shared, e.g. the project in /usr/src/app."""
+    tmp_bytes: int = 500_000_000
+
+
+def find() -> str:
+    """Where bubblewrap is. Raises: SandboxRefused if it is not installed."""
+    found = shutil.which("bwrap")
+    if found is None:
+        raise SandboxRefused("bubblewrap (bwrap) is not installed")
+    return found
+
+
+def options(room: Room, *, seccomp: bytes) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The command line after `bwrap`, up to and with `--`, and the descriptors it speaks of (the caller's)."""
+    fds: list[int] = []
+
+    def fd_of(content: bytes) -> str:
+        fds.append(_memory_file(content))
+        return str(fds[-1])
+
+    words = (
+        "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup --disable-userns "
+        "--cap-drop ALL --die-with-parent --new-session --as-pid-1 --hostname sandbox "
+        f"--uid {UID_INSIDE} --gid {UID_INSIDE}"
+    ).split()
+    words += ["--ro-bind", "/usr", "/usr"]
+    for name in SYSTEM_FOLDERS:
+        folder = Path("/", name)
+        if folder.is_symlink():
+            words += ["--symlink", str(folder.readlink()), str(folder)]
+        elif folder.is_dir():
+            words += ["--ro-bind", str(folder), str(folder)]
+    for pattern in CONFIGURATION:
+        for path in Path("/etc").glob(pattern):
+            words += ["--ro-bind", str(path), str(path)]
+    for name, text in IDENTITY.items():
+        words += ["--ro-bind-data", fd_of(text.encode()), name]
+    if not room.python.is_relative_to("/usr"):
+        words += ["--ro-bind", str(room.python), str(room.python)]
+    for hidden in room.hidden:
+        if any(hidden.is_relative_to(shared) for shared in ("/usr", room.python)):
+            words += ["--tmpfs", str(hidden)]
+    words += ["--proc", "/proc", "--dev", "/dev"]
+    words += ["--perms", "1777", "--size", str(room.tmp_bytes), "--tmpfs", "/tmp"]
+    words += ["--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
+    words += ["--dir", "/run", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]
+    words += ["--bind", str(room.home), HOME, "--bind", str(room.workspace), WORKDIR]
+    words += ["--chdir", WORKDIR, "--remount-ro", "/", "--seccomp", fd_of(seccomp)]
+    return ("--args", fd_of("\0".join(words).encode()), "--"), tuple(fds)
+
+
+def _memory_file(content: bytes) -> int:
+    fd = os.memfd_create("bubblewrap")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

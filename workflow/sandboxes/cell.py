@@ -1,0 +1,324 @@
+"""A live sandbox: the process tree that runs one thread's commands, and the line to its init.
+
+The tree is the init (`init.py`) in whatever confines it. It dies with the line: the kernel closes our end when this
+process ends, however it ends, and init then takes everything down with it.
+"""
+
+import array
+import asyncio
+import contextlib
+import errno
+import itertools
+import marshal
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from workflow.core.errors import SandboxError
+from workflow.sandboxes.cgroups import Group
+from workflow.sandboxes.init import ANSWER, DIALED, ENDED, INT, LISTENING, READY
+
+START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 5.0
+SCRIPT_ARGV = ("bash", "--noprofile", "--norc", "/dev/fd/9")
+"""The script comes through a descriptor: any length, and not in the command line, where a `pkill -f` would find it."""
+SCRIPT_HEAD = b"exec 9<&-; "
+"""Keeps the descriptor from the script's own children; on its first line, so that line numbers stay right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a confined init."""
+
+    argv: tuple[str, ...]
+    """Ends with the interpreter and init; the number of the line's descriptor is appended."""
+    fds: tuple[int, ...] = ()
+    """Descriptors that argv speaks of; closed once the process is started."""
+    limits: dict[int, int] = field(default_factory=dict)
+    """RLIMIT_* → value, for every command."""
+    seccomp: bytes = b""
+    landlock: int = -1
+    """A ruleset's descriptor, when commands confine themselves (T2)."""
+    held: tuple[int, ...] = ()
+    """Descriptors init keeps open as long as it lives: the workspace's lock."""
+
+    def close(self) -> None:
+        """Closes our copies of all descriptors."""
+        for fd in (*self.fds, *self.held, *([self.landlock] if self.landlock >= 0 else [])):
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A command as init starts it; paths are those inside the sandbox."""
+
+    command: str | list[str]
+    env: dict[str, str]
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command that was started."""
+
+    id: int
+    ended: asyncio.Future[int]
+    """Its exit code, once nothing it left behind runs any more. Fails with SandboxError when the sandbox dies."""
+
+
+class Cell:
+    """One live process tree. Belongs to the event loop that started it."""
+
+    def __init__(self, line: socket.socket, process: subprocess.Popen[bytes], stderr: Any) -> None:
+        self.init_pid = 0
+        """Init's process id as the host sees it."""
+        self.group: Group | None = None
+        """The control group it is in; deleted with it."""
+        self._line = line
+        self._process = process
+        self._stderr = stderr
+        self._ids = itertools.count(1)
+        self._jobs: dict[int, asyncio.Future[int]] = {}
+        self._sockets: dict[int, asyncio.Future[socket.socket]] = {}
+        self._ready = asyncio.get_running_loop().create_future()
+        self._dead = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(line.fileno(), self._receive)
+
+    @classmethod
+    async def start(cls, launch: Launch, *, spawner: Executor) -> Self:
+        """A cell whose init answers.
+
+        spawner: an executor whose thread lives as long as the provider: `--die-with-parent` fires when the
+        *thread* that spawned bubblewrap ends.
+        Raises: SandboxError with what was printed when it does not come up.
+        """
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line.setblocking(False)
+        # The kernel then attaches the sender's process id, as we see it, to every answer.
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the cell)
+        try:
+            process = await asyncio.get_running_loop().run_in_executor(spawner, _spawn, launch, theirs, stderr)
+            cell = cls(line, process, stderr)
+        except OSError as error:
+            line.close()
+            stderr.close()
+            raise SandboxError(f"the sandbox did not start: {error}") from error
+        else:
+            theirs.close()
+            await cell._begin(launch)
+        finally:
+            theirs.close()
+            launch.close()
+        return cell
+
+    async def _begin(self, launch: Launch) -> None:
+        """Waits for init; nothing is left if it does not come."""
+        setup = {"limits": launch.limits, "seccomp": launch.seccomp, "landlock": launch.landlock >= 0}
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._send("setup", fds=[launch.landlock] if launch.landlock >= 0 else [], **setup)
+                self.init_pid = await self._ready
+        except TimeoutError as error:
+            await self.stop()
+            raise SandboxError("the sandbox did not start in time") from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._dead.is_set()
+
+    @property
+    def running(self) -> int:
+        """How many commands are running."""
+        return len(self._jobs)
+
+    async def run(self, spec: Spec, *, stdin: int, stdout: int, stderr: int) -> Job:
+        """Starts a command with these descriptors, which stay the caller's to close. Raises: SandboxError."""
+        script = spec.command if isinstance(spec.command, str) else None
+        argv = list(SCRIPT_ARGV) if isinstance(spec.command, str) else spec.command
+        with contextlib.ExitStack() as stack:
+            fds = [_memory_file(stack, marshal.dumps({"argv": argv, "env": spec.env, "cwd": spec.cwd}))]
+            fds += [stdin, stdout, stderr]
+            if script is not None:
+                fds.append(_memory_file(stack, SCRIPT_HEAD + os.fsencode(script)))
+            job = Job(next(self._ids), self._loop.create_future())
+            self._jobs[job.id] = job.ended
+            try:
+                await self._send("run", fds=fds, id=job.id)
+            except BaseException:
+                self._jobs.pop(job.id, None)
+                raise
+            return job
+
+    async def kill(self, job: Job) -> None:
+        """Ends a command and all it started; takes the whole sandbox down if that fails within a second."""
+        if job.ended.done():
+            return
+        with contextlib.suppress(SandboxError):
+            await self._send("kill", id=job.id)
+        await asyncio.wait([job.ended], timeout=1.0)
+        if not job.ended.done():
+            await self.stop()
+
+    async def dial(self, host: str, port: int) -> socket.socket:
+        """A socket connected to `host:port` in the sandbox's network. Raises: OSError if nothing listens."""
+        connection = await self._fetch("dial", host=host, port=port)
+        try:
+            async with asyncio.timeout(5):
+                await _writable(self._loop, connection.fileno())
+            error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def listen(self, port: int) -> socket.socket:
+        """A socket that listens on `port` of the sandbox's loopback; we accept what comes from inside."""
+        return await self._fetch("listen", port=port)
+
+    async def stop(self) -> None:
+        """Kills everything; returns when nothing of it is left."""
+        self.kill_now()
+        await asyncio.to_thread(self._wait)
+        self._bury("the sandbox was closed")
+
+    def kill_now(self) -> None:
+        """Sends the kill and returns; safe to call from any thread."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.init_pid > 0 and self._process.poll() is None:
+                os.kill(self.init_pid, signal.SIGKILL)
+        self._process.kill()
+
+    def _wait(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT_S)
+        if self.group is not None:
+            self.group.remove()
+
+    async def _fetch(self, op: str, **fields: Any) -> socket.socket:
+        number = next(self._ids)
+        future: asyncio.Future[socket.socket] = self._loop.create_future()
+        self._sockets[number] = future
+        await self._send(op, id=number, **fields)
+        async with asyncio.timeout(5):
+            return await future
+
+    async def _send(self, op: str, *, fds: list[int] | None = None, **fields: Any) -> None:
+        extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        content = marshal.dumps({"op": op, **fields})
+        async with self._sending:
+            while True:
+                if not self.is_alive:
+                    raise SandboxError("the sandbox is not running any more")
+                try:
+                    self._line.sendmsg([content], extra)
+                    return
+                except BlockingIOError:
+                    await _writable(self._loop, self._line.fileno())
+                except OSError as error:
+                    raise SandboxError(f"the sandbox does not answer: {error}") from error
+
+    def _receive(self) -> None:
+        try:
+            content, extra, _, _ = self._line.recvmsg(ANSWER.size, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            content, extra = b"", []
+        if len(content) != ANSWER.size:
+            self._bury(f"the sandbox died: {self._complaint()}")
+            return
+        kind, number, value = ANSWER.unpack(content)
+        if kind == READY:
+            sender = next(packed for _, of, packed in extra if of == socket.SCM_CREDENTIALS)
+            _settle(self._ready, struct.unpack("=iII", sender)[0])
+        elif kind == ENDED and number in self._jobs:
+            _settle(self._jobs.pop(number), value)
+        elif kind in (DIALED, LISTENING):
+            (fd,) = next(INT.iter_unpack(next(packed for _, of, packed in extra if of == socket.SCM_RIGHTS)))
+            self._deliver(number, socket.socket(fileno=fd), error=value)
+
+    def _deliver(self, number: int, received: socket.socket, *, error: int) -> None:
+        future = self._sockets.pop(number, None)
+        if future is None or future.done():
+            received.close()
+        elif error not in (0, errno.EINPROGRESS):
+            received.close()
+            future.set_exception(OSError(error, os.strerror(error)))
+        else:
+            received.setblocking(False)
+            future.set_result(received)
+
+    def _bury(self, reason: str) -> None:
+        """Forgets a dead sandbox; whoever waits for it learns why."""
+        if self._dead.is_set():
+            return
+        self._dead.set()
+        self._loop.remove_reader(self._line.fileno())
+        self._line.close()
+        self._process.kill()
+        self._stderr.close()
+        waiting: list[asyncio.Future[Any]] = [*self._jobs.values(), *self._sockets.values()]
+        self._jobs, self._sockets = {}, {}
+        for future in waiting:
+            if not future.done():
+                future.set_exception(SandboxError(reason))
+                future.exception()  # Nobody may be waiting any more; that is no warning.
+        if not self._ready.done():
+            self._ready.set_exception(SandboxError(reason))
+            self._ready.exception()
+
+    def _complaint(self) -> str:
+        """The last of what the tree printed on its own standard error."""
+        self._stderr.seek(0)
+        return str(self._stderr.read()[-1000:].decode(errors="replace").strip()) or "no message"
+
+
+def _spawn(launch: Launch, line: socket.socket, stderr: Any) -> subprocess.Popen[bytes]:
+    inherited = [line.fileno(), *launch.held]
+    return subprocess.Popen(
+        [*launch.argv, *map(str, inherited)],
+        env={"PATH": "/usr/bin:/bin"},  # Ours holds secrets, and bubblewrap's is readable inside.
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        pass_fds=[*inherited, *launch.fds],
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
+    fd = os.memfd_create("request", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    ready = loop.create_future()
+    loop.add_writer(fd, _settle, ready, None)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+def _settle(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)

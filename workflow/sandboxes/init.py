@@ -1,0 +1,290 @@
+"""The first process of a live sandbox: it starts commands and leaves nothing of them behind.
+
+It runs by itself (`python -I -S`, no import of ours) inside what confines it, and serves its worker over a
+SOCK_SEQPACKET pair: requests are marshalled dictionaries with descriptors, answers are ANSWER structs.
+
+Each command has a *supervisor*: a forked copy of this process that is a child subreaper, starts the command,
+waits for it and ends with its status. Whatever the command left running then becomes a child of this process,
+which kills every process that has no living supervisor above it, before it reports the end. Killing a command is
+killing its supervisor, so a command that kills its own supervisor only ends itself.
+
+`signal`, `socket`, `json`, `pathlib` and `contextlib` would double the start-up time, hence C modules and ctypes.
+"""
+# ruff: noqa: PTH123, PTH208, SIM105
+
+import _socket
+import ctypes
+import gc
+import marshal
+import os
+import resource
+import select
+import sys
+from struct import Struct
+from time import monotonic
+
+ANSWER = Struct("=BIi")
+"""kind, id, value; a READY, DIALED or LISTENING answer may carry a descriptor."""
+INT = Struct("=i")
+READY, ENDED, DIALED, LISTENING = 1, 2, 3, 4
+MAX_REQUEST = 4096
+SCRIPT_FD = 9
+NOT_FOUND, NOT_STARTED = 127, 126
+STRAYS_S = 0.3
+"""How long single processes are hunted before everything in the PID namespace is killed at once."""
+
+SIGKILL, SIGPIPE, SIGXFSZ = 9, 13, 25
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 22, 36, 38
+SECCOMP_MODE_FILTER = 2
+SYS_LANDLOCK_RESTRICT_SELF = 446
+CMSG_CLOEXEC = 0x40000000
+OOM_SCORE = b"500"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Init:
+    """Serves one worker until it goes away."""
+
+    def __init__(self, control: _socket.socket) -> None:
+        self._control = control
+        self._jobs: dict[int, tuple[int, int]] = {}
+        """Supervisor pid → (request id, pidfd)."""
+        self._poll = select.poll()
+        self._poll.register(control.fileno(), select.POLLIN)
+        self._landlock, self._filter = -1, b""
+
+    def serve(self) -> None:
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._control.fileno() and not self._take():
+                    self._jobs = {}
+                    self._kill_strays()
+                    return
+            self._reap()
+
+    def _take(self) -> bool:
+        """Does one request; False when the worker is gone."""
+        content, extra, _, _ = self._control.recvmsg(MAX_REQUEST, _socket.CMSG_SPACE(4 * 8), CMSG_CLOEXEC)
+        if not content:
+            return False
+        fds = [fd for _, _, packed in extra for (fd,) in INT.iter_unpack(packed)]
+        request = marshal.loads(content)
+        getattr(self, "do_" + request.pop("op"))(fds, **request)
+        return True
+
+    def do_setup(self, fds: list[int], limits: dict[int, int], seccomp: bytes, landlock: bool) -> None:
+        """The first request: limits that every command inherits, and how commands confine themselves."""
+        for kind, value in limits.items():
+            resource.setrlimit(kind, (value, value))
+        self._filter = seccomp
+        self._landlock = fds[0] if landlock else -1
+        self._answer(READY, 0, os.getpid())
+
+    def do_run(self, fds: list[int], id: int) -> None:
+        """Starts a command. fds: specification, stdin, stdout, stderr and, for a string, the script."""
+        pid = os.fork()
+        if pid == 0:
+            self._control.close()
+            os._exit(supervise(fds, self._landlock, self._filter))
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._jobs[pid] = (id, pidfd)
+        self._poll.register(pidfd, select.POLLIN)
+
+    def do_kill(self, fds: list[int], id: int) -> None:
+        for pid, (job, _) in self._jobs.items():
+            if job == id:
+                os.kill(pid, SIGKILL)
+
+    def do_dial(self, fds: list[int], id: int, host: str, port: int) -> None:
+        """A descriptor that is connecting to `port` of this network namespace."""
+        family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
+        connection = _socket.socket(family, _socket.SOCK_STREAM)
+        connection.setblocking(False)
+        error = connection.connect_ex((host, port))
+        self._answer(DIALED, id, error, connection.fileno())
+        connection.close()
+
+    def do_listen(self, fds: list[int], id: int, port: int) -> None:
+        """A descriptor that listens on `port` of this network namespace, for the worker's proxy to accept from."""
+        listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+        self._answer(LISTENING, id, 0, listener.fileno())
+        listener.close()
+
+    def _reap(self) -> None:
+        """Reports the commands whose supervisors have ended, once nothing of them is left."""
+        ended = self._wait()
+        if ended:
+            self._kill_strays()
+        for id, code in ended:
+            self._answer(ENDED, id, code)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """(request id, exit code) of the supervisors that ended by now; strays that ended are forgotten."""
+        ended: list[tuple[int, int]] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended
+            if pid == 0:
+                return ended
+            if pid in self._jobs:
+                id, pidfd = self._jobs.pop(pid)
+                self._poll.unregister(pidfd)
+                os.close(pidfd)
+                ended.append((id, exit_code(status)))
+
+    def _kill_strays(self) -> None:
+        """Kills whatever has no living supervisor above it; in a PID namespace of our own, everything if need be."""
+        deadline = monotonic() + STRAYS_S
+        while strays := [pid for pid in children(os.getpid()) if pid not in self._jobs]:
+            late = monotonic() > deadline
+            if late and os.getpid() == 1:
+                os.kill(-1, SIGKILL)
+            for pid in strays:
+                for below in (pid, *descendants(pid)):
+                    kill(below)
+            for id, code in self._wait():
+                self._answer(ENDED, id, code)
+            if late and monotonic() > deadline + STRAYS_S:
+                return
+            select.select([], [], [], 0.001)
+
+    def _answer(self, kind: int, id: int, value: int, fd: int = -1) -> None:
+        extra = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, INT.pack(fd))] if fd >= 0 else []
+        self._control.sendmsg([ANSWER.pack(kind, id, value)], extra)
+
+
+def supervise(fds: list[int], landlock: int, seccomp: bytes) -> int:
+    """Starts the command, takes in its orphans, and gives its exit code."""
+    spec_fd, stdin, stdout, stderr = fds[:4]
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prefer_for_oom()
+    spec = marshal.loads(read_all(spec_fd))
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        for target, fd in enumerate((stdin, stdout, stderr)):
+            os.dup2(fd, target)
+        confine(landlock, seccomp)
+        if len(fds) > 4:
+            os.dup2(fds[4], SCRIPT_FD)
+            os.set_inheritable(SCRIPT_FD, True)  # dup2 leaves a descriptor that is already there as it was
+        os._exit(become(spec["argv"], spec["env"], spec["cwd"]))
+    for fd in fds:
+        os.close(fd)
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            return exit_code(status)
+
+
+def become(argv: list[str], env: dict[str, str], cwd: str) -> int:
+    """Turns this process into the command; comes back, with an exit code as a shell has it, only if it cannot."""
+    for number in (SIGPIPE, SIGXFSZ):
+        libc.signal(number, None)
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        os.write(2, os.fsencode(f"{cwd}: {error.strerror}\n"))
+        return NOT_STARTED
+    try:
+        os.execvpe(argv[0], argv, env)
+    except FileNotFoundError:
+        os.write(2, os.fsencode(f"{argv[0]}: command not found\n"))
+        return NOT_FOUND
+    except (OSError, ValueError) as error:
+        os.write(2, os.fsencode(f"{argv[0]}: {error}\n"))
+        return NOT_STARTED
+
+
+def confine(landlock: int, seccomp: bytes) -> None:
+    """What T2 puts on each command; nothing where the whole sandbox is confined already."""
+    if landlock < 0:
+        return
+    program = ctypes.create_string_buffer(seccomp)
+    header = ctypes.create_string_buffer(Struct("@HP").pack(len(seccomp) // 8, ctypes.addressof(program)))
+    for failed in (
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, landlock, 0),
+        libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0),
+    ):
+        if failed:
+            os.write(2, b"the sandbox could not be closed\n")
+            os._exit(NOT_STARTED)
+
+
+def prefer_for_oom() -> None:
+    """Makes a command, not the sandbox's own process, the first to go when memory runs out.
+
+    Only a dumpable process may write its score; the copy of init's memory here holds nothing of worth.
+    """
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    try:
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    except OSError:
+        return
+    os.write(score, OOM_SCORE)
+    os.close(score)
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid`, whichever of its threads forked them."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    except OSError:  # it ended in the meantime
+        pass
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    found = children(pid)
+    for below in found:
+        found += children(below)
+    return found
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, SIGKILL)
+    except OSError:  # gone already
+        pass
+
+
+def exit_code(status: int) -> int:
+    """0..255 as a shell has it: 128+n after signal n."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def read_all(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def main() -> None:
+    control = _socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(control.fileno(), False)
+    for fd in map(int, sys.argv[2:]):
+        os.set_inheritable(fd, False)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    gc.disable()
+    gc.freeze()
+    Init(control).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""One thread's workspace on this machine, and the live sandbox its commands run in."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from time import monotonic
+from typing import TypeVar
+
+from workflow.core.config import SandboxSettings
+from workflow.core.errors import ToolError
+from workflow.core.ports import OnOutput
+from workflow.sandboxes.archive import Member, members, pack
+from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage
+from workflow.sandboxes.cell import Cell, Spec
+from workflow.sandboxes.commands import Background, Foreground
+from workflow.sandboxes.paths import relative
+from workflow.sandboxes.tiers import Place
+from workflow.sandboxes.tree import Tree
+from workflow.sandboxes.watching import changes
+
+T = TypeVar("T")
+Command = str | list[str]
+Enter = Callable[[], Awaitable[Cell]]
+"""Gives a live cell of this thread, started when there was none."""
+
+
+class LocalSandbox:
+    """Made by LocalProvider. The processes may be reclaimed while nobody uses them; the next command starts them."""
+
+    def __init__(
+        self, info: SandboxInfo, place: Place, settings: SandboxSettings, *, environment: dict[str, str], enter: Enter
+    ) -> None:
+        self.info = info
+        self.place = place
+        self.used_at = monotonic()
+        """When it was last asked for something, by the monotonic clock."""
+        self._settings = settings
+        self._environment = environment
+        self._enter = enter
+        self._cell: Cell | None = None
+        self._entering = asyncio.Lock()
+        self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
+        self._foreground: set[Foreground] = set()
+        self._background: dict[int, Background] = {}
+
+    async def exec(
+        self,
+        command: str | list[str],
+        *,
+        cwd: str = ".",
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout_s: float = 120.0,
+        max_output: int = 1_000_000,
+        on_output: OnOutput | None = None,
+    ) -> ExecResult:
+        spec = await self._spec(command, cwd, env)
+        cell = await self.cell()
+        run = Foreground(cell, max_output=max_output, output_limit=self._settings.output_bytes, on_output=on_output)
+        self._foreground.add(run)
+        source = _stdin(stdin)
+        try:
+            return await run.run(spec, stdin=source, owner=self.place.uid, timeout_s=timeout_s)
+        finally:
+            os.close(source)
+            self._foreground.discard(run)
+            self.used_at = monotonic()
+
+    async def start(self, command: str, *, cwd: str = ".", env: Mapping[str, str] | None = None) -> BackgroundProcess:
+        spec = await self._spec(command, cwd, env)
+        process = await Background.start(await self.cell(), spec, owner=self.place.uid)
+        self._background[process.pid] = process
+        return process
+
+    async def process(self, pid: int) -> BackgroundProcess:
+        if pid not in self._background:
+            raise ToolError(f"no background process {pid}", kind="no_such_process")
+        return self._background[pid]
+
+    async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        return await self._in_thread(lambda: self._tree.read(path, offset=offset, limit=limit))
+
+    async def write(self, path: str, content: bytes, *, mode: int | None = None) -> None:
+        await self._in_thread(lambda: self._tree.write(path, content, mode=mode))
+
+    async def list(self, path: str = ".", *, depth: int = 1, limit: int = 10_000) -> list[FileStat]:
+        return await self._in_thread(lambda: self._tree.list(path, depth=depth, limit=limit))
+
+    async def stat(self, path: str) -> FileStat | None:
+        return await self._in_thread(lambda: self._tree.stat(path))
+
+    async def make_dir(self, path: str) -> None:
+        await self._in_thread(lambda: self._tree.make_dir(path))
+
+    async def move(self, source: str, target: str) -> None:
+        await self._in_thread(lambda: self._tree.move(source, target))
+
+    async def remove(self, path: str) -> None:
+        await self._in_thread(lambda: self._tree.remove(path))
+
+    def watch(self, path: str = ".") -> AsyncIterator[FileStat]:
+        async def scan() -> list[FileStat]:
+            if await self.stat(path) is None:
+                return []
+            return await self.list(path, depth=100, limit=self._settings.files)
+
+        return changes(scan)
+
+    async def upload(self, archive: bytes, path: str = ".") -> int:
+        return await self._in_thread(lambda: self._unpack(archive, path))
+
+    async def download(self, path: str = ".") -> bytes:
+        return await self._in_thread(lambda: self._pack(path))
+
+    async def host_port(self, port: int) -> tuple[str, int]:
+        raise ToolError("ports come with a later step", kind="port_closed", port=port)
+
+    async def snapshot(self, label: str) -> str:
+        raise ToolError("snapshots come with a later step", kind="no_such_snapshot")
+
+    async def restore(self, snapshot_id: str) -> None:
+        raise ToolError("snapshots come with a later step", kind="no_such_snapshot")
+
+    async def usage(self) -> SandboxUsage:
+        return SandboxUsage(processes=0 if self._cell is None else self._cell.running)
+
+    async def close(self) -> None:
+        """Kills everything inside; the workspace stays."""
+        cell, self._cell = self._cell, None
+        if cell is not None:
+            await cell.stop()
+        self._background.clear()
+
+    @property
+    def is_live(self) -> bool:
+        return self._cell is not None and self._cell.is_alive
+
+    @property
+    def runs_commands(self) -> bool:
+        return bool(self._foreground)
+
+    @property
+    def has_background(self) -> bool:
+        return any(process.exit_code is None for process in self._background.values())
+
+    async def cell(self) -> Cell:
+        """The live cell, entered when there is none. Raises: SandboxError."""
+        self.used_at = monotonic()
+        async with self._entering:
+            if self._cell is None or not self._cell.is_alive:
+                self._background.clear()
+                self._cell = await self._enter()
+            return self._cell
+
+    async def _spec(self, command: Command, cwd: str, env: Mapping[str, str] | None) -> Spec:
+        place = relative(cwd, workdir=self.info.workdir)
+        folder = await self._in_thread(lambda: self._tree.is_folder(place))
+        if not folder:
+            raise ToolError(f"{cwd} is not a folder", kind="not_a_directory", path=cwd)
+        inside = self.info.workdir if place == "." else f"{self.info.workdir}/{place}"
+        return Spec(command, {**self._environment, **(env or {})}, inside)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        self.used_at = monotonic()
+        return await asyncio.to_thread(work)
+
+    def _unpack(self, archive: bytes, path: str) -> int:
+        count = 0
+        for member in members(archive):
+            target = f"{path}/{member.path}"
+            if member.kind == "dir":
+                self._tree.make_dir(target)
+            elif member.kind == "symlink":
+                self._tree.link(target, member.target)
+            else:
+                self._tree.write(target, member.content, mode=member.mode, sync=False)
+                count += 1
+        return count
+
+    def _pack(self, path: str) -> bytes:
+        top = relative(path, workdir=self.info.workdir)
+        prefix = "" if top == "." else f"{top}/"
+        return pack(self._member(stat, prefix) for stat in self._tree.walk(path) if stat.kind != "other")
+
+    def _member(self, stat: FileStat, prefix: str) -> Member:
+        name = stat.path.removeprefix(prefix)
+        if stat.kind == "symlink":
+            return Member(name, "symlink", target=self._tree.target(stat.path))
+        if stat.kind == "dir":
+            return Member(name, "dir", stat.mode & 0o777)
+        return Member(name, "file", stat.mode & 0o777, self._tree.read(stat.path))
+
+
+def _stdin(content: bytes) -> int:
+    """A descriptor that gives `content` and then the end; `/dev/null` for nothing, so that `rg` does not read it."""
+    if not content:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,157 @@
+"""The system call filter of a sandbox, as a classic BPF program built by hand.
+
+A list of refusals, so that ordinary programs run unharmed: everything that reaches kernel state beyond the
+process's own files, memory and sockets answers EPERM. A foreign instruction set (int 0x80, x32) is killed, because
+its numbers mean other calls. Sources: seccomp(2), linux/filter.h, linux/seccomp.h, linux/audit.h.
+"""
+
+import errno
+import platform
+import struct
+
+LOAD, JUMP_EQUAL, JUMP_GE, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
+NUMBER_AT, ARCH_AT, ARGS_AT = 0, 4, 16
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
+NETLINK_ROUTE = 0
+NEW_NAMESPACES = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; NEWTIME exists only in clone3 and unshare."""
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+X32_BIT = 0x40000000
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+CALLS = {
+    "x86_64": {"clone": 56, "clone3": 435, "socket": 41, "ioctl": 16},
+    "aarch64": {"clone": 220, "clone3": 435, "socket": 198, "ioctl": 29},
+}
+REFUSED = {
+    # (x86_64, aarch64); None where the architecture never had the call.
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "process_madvise": (440, 440),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "open_tree_attr": (467, 467),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "open_by_handle_at": (304, 265),
+    "name_to_handle_at": (303, 264),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "create_module": (174, None),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "adjtimex": (159, 171),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "syslog": (103, 116),
+    "vhangup": (153, 58),
+    "fanotify_init": (300, 262),
+    "lookup_dcookie": (212, 18),
+    "nfsservctl": (180, 42),
+    "personality": (135, 92),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "memfd_secret": (447, 447),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "uselib": (134, None),
+    "ustat": (136, None),
+    "sysfs": (139, None),
+    "_sysctl": (156, None),
+}
+
+
+def build(*, sockets: bool, machine: str = "") -> bytes:
+    """The filter as an array of `struct sock_filter` for this machine.
+
+    sockets: True allows AF_UNIX, AF_INET, AF_INET6 and route netlink (for a network namespace of its own);
+    False refuses every socket(), for tiers that share the host's network.
+    Raises: KeyError on a machine whose call numbers are unknown.
+    """
+    machine = machine or platform.machine()
+    calls, column = CALLS[machine], list(AUDIT_ARCH).index(machine)
+    numbers = sorted(number for row in REFUSED.values() if (number := row[column]) is not None)
+    refuse = _return(FAIL | errno.EPERM)
+    program = [
+        _step(LOAD, ARCH_AT),
+        *_unless(JUMP_EQUAL, AUDIT_ARCH[machine], [_return(KILL)]),
+        _step(LOAD, NUMBER_AT),
+    ]
+    if machine == "x86_64":
+        program += _when(JUMP_GE, X32_BIT, [_return(KILL)])
+    program += _when(JUMP_EQUAL, calls["clone3"], [_return(FAIL | errno.ENOSYS)])
+    program += _when(
+        JUMP_EQUAL, calls["clone"], [_argument(0), *_when(JUMP_ANY_BIT, NEW_NAMESPACES, [refuse]), _pass()]
+    )
+    terminal = [*_when(JUMP_EQUAL, TIOCSTI, [refuse]), *_when(JUMP_EQUAL, TIOCLINUX, [refuse])]
+    program += _when(JUMP_EQUAL, calls["ioctl"], [_argument(1), *terminal, _pass()])
+    program += _when(JUMP_EQUAL, calls["socket"], [*(_families() if sockets else []), refuse])
+    for number in numbers:
+        program += _when(JUMP_EQUAL, number, [refuse])
+    return b"".join([*program, _pass()])
+
+
+def _families() -> list[bytes]:
+    """Lets the harmless families through. Route netlink is how programs list network interfaces."""
+    steps = [_argument(0)]
+    for family in (AF_UNIX, AF_INET, AF_INET6):
+        steps += _when(JUMP_EQUAL, family, [_pass()])
+    return steps + _when(JUMP_EQUAL, AF_NETLINK, [_argument(2), *_when(JUMP_EQUAL, NETLINK_ROUTE, [_pass()])])
+
+
+def _when(test: int, value: int, then: list[bytes]) -> list[bytes]:
+    return [_step(test, value, yes=0, no=len(then)), *then]
+
+
+def _unless(test: int, value: int, then: list[bytes]) -> list[bytes]:
+    return [_step(test, value, yes=len(then), no=0), *then]
+
+
+def _argument(index: int) -> bytes:
+    """Loads the low half of an argument; the kernel itself reads flags, families and requests as 32 bits."""
+    return _step(LOAD, ARGS_AT + 8 * index)
+
+
+def _return(action: int) -> bytes:
+    return _step(RETURN, action)
+
+
+def _pass() -> bytes:
+    return _return(ALLOW)
+
+
+def _step(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, yes, no, value)

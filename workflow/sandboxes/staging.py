@@ -1,0 +1,67 @@
+"""The command line that starts a program as another user, who can reach the folders it needs.
+
+Root's own folders are closed to others (`/root` is 0700), yet a project checked out there is the usual case. In a
+mount namespace of the new process alone, such a folder is covered by an empty one in which only the wanted paths
+exist; the host sees nothing of it.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from workflow.core.errors import SandboxError
+
+STAGES = ("/mnt", "/media", "/srv", "/opt")
+"""Folders every Linux has (FHS); one that holds none of the wanted paths is used."""
+SCRIPT = """
+set -e
+stage=$1; shift
+mount -t tmpfs -o mode=755,size=64k dialtone "$stage"
+n=0; for path in $1; do n=$((n+1)); mkdir "$stage/$n"; mount --bind "$path" "$stage/$n"; done
+for path in $2; do mount -t tmpfs -o mode=755,size=64k dialtone "$path"; done
+n=0; for path in $1; do n=$((n+1)); mkdir -p "$path"; mount --bind "$stage/$n" "$path"; done
+umount -l "$stage"
+shift 2
+exec "$@"
+"""
+
+
+def as_user(uid: int, needed: Iterable[Path]) -> tuple[str, ...]:
+    """What to put before a command so that it runs as `uid` (and that group, no others), `needed` folders in reach.
+
+    Raises: SandboxError when util-linux (setpriv, unshare, mount) is missing.
+    """
+    setpriv = _tool("setpriv")
+    drop = (setpriv, f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all", "--")
+    closed = {path: barrier for path in needed if (barrier := _barrier(path)) is not None}
+    if not closed:
+        return drop
+    for path in closed:
+        if len(str(path).split()) != 1:
+            raise SandboxError(f"{path} is closed to other users and has a space in its name; open or move it")
+    stage = next((stage for stage in STAGES if _is_free(Path(stage), closed)), None)
+    if stage is None:
+        raise SandboxError(f"{next(iter(closed))} is closed to other users; open it or move the data folder")
+    unshare = (_tool("unshare"), "--mount", "--propagation", "private", "--")
+    barriers = sorted({str(barrier) for barrier in closed.values()})
+    shell = ("/bin/sh", "-c", SCRIPT, "stage", stage, " ".join(map(str, closed)), " ".join(barriers))
+    return (*unshare, *shell, *drop)
+
+
+def _barrier(path: Path) -> Path | None:
+    """The topmost folder on the way to `path`, itself included, that other users may not enter."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.stat().st_mode & 0o001:
+            return None if folder == path else folder
+    return None
+
+
+def _is_free(stage: Path, closed: Iterable[Path]) -> bool:
+    return stage.is_dir() and not any(path.is_relative_to(stage) for path in closed)
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise SandboxError(f"{name} (util-linux) is not installed")
+    return found

@@ -1,0 +1,132 @@
+"""How each local tier starts a sandbox: the same init, held by bubblewrap, by Landlock, or by nothing."""
+
+import contextlib
+import marshal
+import os
+import resource
+import sys
+from dataclasses import dataclass
+from importlib.util import MAGIC_NUMBER
+from pathlib import Path
+from typing import Literal
+
+from workflow.core.config import SandboxSettings
+from workflow.sandboxes import bubblewrap, init, landlock, seccomp
+from workflow.sandboxes.base import WORKDIR
+from workflow.sandboxes.cell import Launch
+from workflow.sandboxes.staging import as_user
+
+Tier = Literal["T1", "T1b", "T2", "unsafe_host"]
+TIERS: tuple[Tier, ...] = ("T1", "T1b", "T2")
+"""Strongest first; `unsafe_host` is never chosen, only written by the operator."""
+OPEN_FILES = 4096
+GAPS: dict[Tier, tuple[str, ...]] = {
+    "T1": (
+        "the kernel is shared with the host",
+        "the disk limit is polled: a command can overshoot it for a moment",
+    ),
+    "T1b": (
+        "the kernel is shared with the host",
+        "memory, processes and disk of the whole sandbox are polled: a command can overshoot them for a moment",
+        "CPU time is not limited",
+    ),
+    "T2": (
+        "the kernel is shared with the host",
+        "commands have no sockets at all: no local servers, no network, no previews",
+        "names, sizes and times of host files can be asked for (stat), their content cannot",
+        "memory, processes and disk of the whole sandbox are polled: a command can overshoot them for a moment",
+        "CPU time is not limited",
+    ),
+    "unsafe_host": ("nothing is confined: commands can do whatever the worker can",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one thread's sandbox lives on the host, and as whom."""
+
+    workspace: Path
+    state: Path
+    """Its other folder: `home`, `tmp`, `lock`."""
+    uid: int
+
+
+def workdir(tier: Tier, place: Place) -> str:
+    """The workspace's path as commands see it."""
+    return WORKDIR if tier in ("T1", "T1b") else str(place.workspace)
+
+
+def environment(tier: Tier, place: Place) -> dict[str, str]:
+    """What every command starts with, and nothing of ours."""
+    inside = tier in ("T1", "T1b")
+    return {
+        "PATH": f"/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:{Path(sys.base_prefix) / 'bin'}",
+        "HOME": bubblewrap.HOME if inside else str(place.state / "home"),
+        "TMPDIR": "/tmp" if inside else str(place.state / "tmp"),
+        "USER": "agent",
+        "LOGNAME": "agent",
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "PAGER": "cat",
+        "GIT_PAGER": "cat",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def launch(tier: Tier, place: Place, settings: SandboxSettings, *, lock: int, hidden: tuple[Path, ...] = ()) -> Launch:
+    """How to start a sandbox of `tier`; `lock` is handed over to it.
+
+    hidden: folders of ours that must not show inside.
+    Raises: SandboxRefused if what the tier needs is missing here; SandboxError if the folders are out of reach.
+    """
+    interpreter = Path(sys.executable).resolve()
+    prefix = Path(sys.base_prefix).resolve()
+    program = _program()
+    run_init = (str(interpreter), "-I", "-S", f"/proc/self/fd/{program}")
+    needed = (place.workspace, place.state / "home", place.state / "tmp", prefix)
+    before = as_user(place.uid, needed) if os.geteuid() == 0 and tier != "unsafe_host" else ()
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, program)
+        if tier in ("T1", "T1b"):
+            room = bubblewrap.Room(
+                place.workspace, place.state / "home", prefix, hidden=hidden, tmp_bytes=settings.memory_bytes // 4
+            )
+            bwrap = bubblewrap.find()
+            words, fds = bubblewrap.options(room, seccomp=seccomp.build(sockets=True))
+            result = Launch((*before, bwrap, *words, *run_init), fds=(program, *fds), held=(lock,))
+            # Init's own processes and threads count as well; in a group of its own the kernel counts for us.
+            result.limits.update(_limits(settings, processes=tier == "T1b", memory=tier == "T1b"))
+        elif tier == "T2":
+            writable = (place.workspace, place.state / "home", place.state / "tmp")
+            rules = landlock.ruleset(readable=(prefix,), writable=writable)
+            filter_ = seccomp.build(sockets=False)
+            result = Launch((*before, *run_init), fds=(program,), seccomp=filter_, landlock=rules, held=(lock,))
+            result.limits.update(_limits(settings, processes=place.uid != os.getuid(), memory=True))
+        else:
+            result = Launch((*before, *run_init), fds=(program,), held=(lock,))
+        undo.pop_all()
+    return result
+
+
+def _limits(settings: SandboxSettings, *, processes: bool, memory: bool) -> dict[int, int]:
+    """RLIMIT_* for each process; the address space stays free, because node and Java reserve far more than they use."""
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_FSIZE: settings.disk_bytes,
+    }
+    if memory:
+        limits[resource.RLIMIT_DATA] = settings.memory_bytes
+    if processes:
+        limits[resource.RLIMIT_NPROC] = settings.processes
+    return limits
+
+
+def _program() -> int:
+    """A descriptor of init, compiled: reading it costs less than compiling it in every sandbox."""
+    source = Path(init.__file__)
+    code = compile(source.read_bytes(), source.name, "exec", dont_inherit=True)
+    fd = os.memfd_create("init.pyc")
+    os.write(fd, MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
+    return fd
