@@ -77,3 +77,18 @@ def file_reply(request_id: str) -> str:
 def file_body(request_id: str) -> str:
     """STRING: what is to be written."""
     return f"dialtone:files:{request_id}:body"
+
+
+def ticket(hashed: str) -> str:
+    """STRING: whom a stream ticket stands for; gone once used."""
+    return f"dialtone:ticket:{hashed}"
+
+
+def session(hashed: str) -> str:
+    """STRING: whom a browser session stands for."""
+    return f"dialtone:session:{hashed}"
+
+
+def bucket(kind: str, who: str) -> str:
+    """HASH: tokens of a caller's bucket for one kind of request."""
+    return f"dialtone:bucket:{kind}:{who}"

@@ -1,0 +1,113 @@
+"""The gateway as an ASGI application: put together here, opened and closed by its lifespan."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+
+from gateway import errors
+from gateway.middleware import Bodies, Edge
+from gateway.routes import events, files, health, legacy, questions, runs, stream, threads
+from gateway.services import Services
+from workflow.core.config import Settings
+
+_CONSOLE = Path(__file__).parent / "console"
+_EXPOSED = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
+_DESCRIPTION = """Run AI agents on tasks and watch every step.
+
+Make a thread, execute a task in it, follow the stream: every event has an id, and a stream resumes exactly after
+any of them. Failures are problem bodies (RFC 9457) with a stable `code`."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Raises: ConfigError for settings that cannot hold, before anything is served."""
+    services = Services.open(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.hub.start()
+        try:
+            with on_stop_signal(services.hub.drain):
+                yield
+        finally:
+            await services.close()
+
+    app = FastAPI(
+        title="Dialtone", version=version("dialtone"), description=_DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
+    app.state.services = services
+    errors.install(app)
+    for module in (health, threads, runs, questions, events, files, stream, legacy):
+        app.include_router(module.router)
+    if _CONSOLE.is_dir():
+        app.mount("/", StaticFiles(directory=_CONSOLE, html=True), name="console")
+    gateway = settings.gateway
+    app.add_middleware(Bodies, max_bytes=gateway.max_body_bytes, max_upload_bytes=gateway.max_upload_bytes)
+    if gateway.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(gateway.cors_origins),
+            # A page of any origin may call, but then without our cookie.
+            allow_credentials="*" not in gateway.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=_EXPOSED,
+        )
+    app.add_middleware(Edge)
+    document(app)
+    return app
+
+
+def document(app: FastAPI) -> None:
+    """Adds the problem body to the OpenAPI document."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = make()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            problem = errors.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= problem.pop("$defs", {}) | {"Problem": problem}
+            for operation in (one for path in document["paths"].values() for one in path.values()):
+                if "422" in operation["responses"]:
+                    operation["responses"] |= errors.documented(422)
+        return app.openapi_schema or document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+@contextmanager
+def on_stop_signal(act: Callable[[], None]) -> Iterator[None]:
+    """Calls `act` on the loop when SIGTERM or SIGINT arrives, before whoever handled the signal so far.
+
+    A server waits for its streams to end before it runs the lifespan's shutdown, so that would be too late.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(act)
+        previous = before[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if signal.getsignal(number) is handle:
+                signal.signal(number, previous)

@@ -1,0 +1,66 @@
+"""Pieces of request and response bodies that several routes share."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError, to_json
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LINE_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+MAX_METADATA_BYTES = 16_384
+
+
+def _text(value: str) -> str:
+    """Refuses control characters, of which a text needs only tab and line ends."""
+    if found := _CONTROL.search(value):
+        raise PydanticCustomError("control_character", "holds the control character {name}", {"name": repr(found[0])})
+    return value
+
+
+def is_one_line(value: str) -> bool:
+    """True if `value` holds no control characters and could be written as UTF-8."""
+    return _LINE_CONTROL.search(value) is None and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _line(value: str) -> str:
+    if found := _LINE_CONTROL.search(value):
+        raise PydanticCustomError("control_character", "holds the control character {name}", {"name": repr(found[0])})
+    return value
+
+
+def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuses metadata that is large or cannot be written as JSON again (lone surrogates, infinities)."""
+    try:
+        size = len(to_json(value, inf_nan_mode="constants"))
+    except ValueError as error:
+        raise PydanticCustomError("not_json", "cannot be written as JSON") from error
+    if size > MAX_METADATA_BYTES:
+        raise PydanticCustomError("too_large", "is larger than {limit} bytes", {"limit": MAX_METADATA_BYTES})
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+"""Any text without control characters other than tab and line ends."""
+Line = Annotated[str, AfterValidator(_line)]
+"""A text of one line."""
+Metadata = Annotated[
+    dict[str, Annotated[JsonValue, Field(allow_inf_nan=False)]],
+    AfterValidator(_small),
+    Field(description="any JSON values of yours, at most 16 KiB", examples=[{"ticket": "A-7"}]),
+]
+
+Limit = Annotated[int, Query(ge=1, le=200, description="at most this many items")]
+Cursor = Annotated[str, Query(max_length=128, description="`next_cursor` of the page before")]
+
+
+class Body(BaseModel):
+    """What a client sends; unknown members are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def json_text(value: Any) -> bytes:
+    """`value` as JSON bytes; models, dataclasses and times included."""
+    return to_json(value)

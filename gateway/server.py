@@ -1,0 +1,74 @@
+"""Our HTTP server: uvicorn, with a way to cut a connection, and a listening socket that several processes share."""
+
+import logging
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.sse import ABORT
+from workflow.core.config import GatewaySettings
+from workflow.core.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+DEAD_PEER_MS = 30_000
+"""How long sent bytes may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT)."""
+
+
+class Protocol(HttpToolsProtocol):
+    """Tells the application how to cut the connection: closing it would wait for a client that does not read."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        extensions: dict[str, Any] = {ABORT: self.transport.abort}
+        self.scope["extensions"] = extensions
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """The listening socket. Raises: ConfigError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if settings.processes > 1:  # each listens itself, the kernel spreads the connections
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError(f"gateway.port: cannot listen on {where}: {error.strerror}; choose another port") from error
+    listener.setblocking(False)
+    return listener
+
+
+def serve(app: FastAPI, settings: GatewaySettings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises: ConfigError when the address cannot be had."""
+    listener = listen(settings)
+    config = uvicorn.Config(app, http=Protocol, **_options(settings))
+    _log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _options(settings: GatewaySettings) -> dict[str, Any]:
+    return {
+        "loop": "uvloop",
+        "ws": "websockets-sansio",
+        "ws_per_message_deflate": False,  # 38 KB a connection, and nothing gained on small messages
+        "ws_max_size": settings.max_body_bytes,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "forwarded_allow_ips": list(settings.forwarded_allow_ips),
+        "timeout_graceful_shutdown": max(1, round(settings.drain_s)),
+        "timeout_keep_alive": 75,  # longer than a proxy in front keeps idle connections (nginx: 60 s)
+        "backlog": BACKLOG,
+        "lifespan": "on",
+    }

@@ -1,0 +1,87 @@
+"""What a gateway process holds open, put together and taken apart in one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.auth import Authenticator
+from gateway.hub import Hub
+from gateway.keyring import KeyRing
+from gateway.ratelimit import RateLimit
+from modem.app import make_app
+from modem.buckets import Buckets
+from modem.files import Files
+from modem.pool import Connections
+from modem.runs import Runs
+from modem.sched import Scheduler
+from modem.send import Hints
+from modem.stream import Log
+from modem.threads import Threads
+from modem.tickets import Tickets
+from workflow.core.config import Settings
+from workflow.core.ids import ThreadId
+from workflow.core.records import Caller
+
+COMMAND_CONNECTIONS = 8
+"""One event loop keeps no more busy; and however many browsers there are, Redis sees ten connections of a gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a request may need."""
+
+    settings: Settings
+    connections: Connections
+    hints: Hints
+    threads: Threads
+    files: Files
+    log: Log
+    tickets: Tickets
+    auth: Authenticator
+    limits: RateLimit
+    hub: Hub
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Services":
+        """Connects lazily: nothing is sent before the first request. Raises: ConfigError."""
+        most = min(settings.redis.max_connections, COMMAND_CONNECTIONS)
+        connections = Connections.open(settings.redis.model_copy(update={"max_connections": most}))
+        hints = Hints(make_app(settings))
+        scheduler = Scheduler(connections, limits=settings.limits, runs=settings.runs)
+        runs = Runs(connections, scheduler, hints.send)
+        threads = Threads(connections, settings, runs, scheduler)
+        tickets = Tickets(connections)
+        keys_file = Path(settings.auth.keys_file) if settings.auth.keys_file else Path(settings.data_dir) / "keys.json"
+        auth = Authenticator(settings.auth, settings.gateway, keys=KeyRing(keys_file), tickets=tickets)
+
+        async def recheck(caller: Caller, thread_id: ThreadId) -> None:
+            await auth.check(caller)
+            await threads.get(caller, thread_id)
+
+        hub = Hub(
+            connections,
+            threads,
+            settings=settings.gateway,
+            auth=settings.auth,
+            recheck=recheck,
+            max_per_tenant=settings.limits.max_streams_per_tenant,
+        )
+        return cls(
+            settings=settings,
+            connections=connections,
+            hints=hints,
+            threads=threads,
+            files=Files(connections, threads),
+            log=Log(connections),
+            tickets=tickets,
+            auth=auth,
+            limits=RateLimit(Buckets(connections), settings.limits),
+            hub=hub,
+        )
+
+    async def close(self) -> None:
+        """Ends streams and closes connections."""
+        await self.hub.stop()
+        await self.auth.close()
+        self.hints.close()
+        await self.files.close()
+        await self.connections.close()
