@@ -151,6 +151,8 @@ class View:
         return opening + "".join(f"{line}\n" for line in block)
 
     def _message(self, message: Message) -> str:
+        if message.origin == "agent":
+            return self._block([self._paint.dim(f"  (reminder: {one_line(message.text, self._width - 14)})")])
         if message.role == "user":
             said = safe_lines(message.text, self._width - 2)
             return self._block([self._paint.cyan(f"» {said[0]}"), *(f"  {line}" for line in said[1:20])])
