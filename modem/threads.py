@@ -173,7 +173,7 @@ class Threads:
             model=options.model,
             user=caller.user,
         )
-        steering = Message(thread_id=thread_id, role="user", item=new_item_id(), text=task)
+        steering = Message(thread_id=thread_id, role="user", origin="person", item=new_item_id(), text=task)
         fields = {
             "user": caller.user,
             "task": task,
@@ -257,7 +257,9 @@ class Threads:
         """Hands a message to a run that has not ended. Raises: Conflict when it has."""
         await self.run(caller, run_id)
         thread_id = thread_of(run_id)
-        message = Message(thread_id=thread_id, run_id=run_id, role="user", item=new_item_id(), text=text)
+        message = Message(
+            thread_id=thread_id, run_id=run_id, role="user", origin="person", item=new_item_id(), text=text
+        )
         async with translated():
             status = await self._scripts.steer(
                 keys=[keys.metadata(thread_id)], args=[keys.thread(thread_id), run_id, encode(message)]

@@ -183,6 +183,9 @@ class Message(EventBase):
 
     type: Literal["message"] = "message"
     role: Literal["assistant", "user"] = "assistant"
+    origin: Literal["model", "person", "agent"] = Field(
+        "model", description="`agent`: a reminder that the agent itself put before the model"
+    )
     item: ItemId
     text: str = ""
     reasoning: str = ""
@@ -193,7 +196,7 @@ class Message(EventBase):
 
     @property
     def wire_name(self) -> str:
-        return "assistant_response" if self.role == "assistant" else "user_message"
+        return {"model": "assistant_response", "person": "user_message", "agent": "reminder"}[self.origin]
 
 
 class ToolCalled(EventBase):

@@ -46,7 +46,19 @@ class RunState:
     turn: int = 0
     usage: Usage = field(default_factory=Usage)
     model_calls: int = 0
+    active_ms: int = 0
+    """Time spent at work, by the log's clock; waiting for a worker or a person does not count."""
+    seen_ms: int = 0
+    """Time of the last event while at work; 0 while nobody works."""
     reason: str = ""
+
+
+    def clock(self, event: Event) -> None:
+        """Adds the time since the last event to `active_ms`, unless a pause lies between."""
+        if self.seen_ms and not isinstance(event, RunResumed | ApprovalResolved):
+            self.active_ms += max(0, event.at - self.seen_ms)
+        if self.status == "running" or isinstance(event, RunStarted | RunResumed):
+            self.seen_ms = event.at
 
 
 @dataclass(slots=True)
@@ -55,12 +67,12 @@ class ThreadState:
 
     last_id: str = ""
     runs: dict[RunId, RunState] = field(default_factory=dict)
-    transcript: list[RunQueued | Message | ToolResulted | ContextCompacted | ApprovalResolved] = field(
-        default_factory=list
-    )
+    transcript: list[RunQueued | Message | ToolResulted | PlanUpdated | ContextCompacted] = field(default_factory=list)
     """What a model reads again, in order; starts over at the last compaction."""
     calls: dict[CallId, ToolCalled] = field(default_factory=dict)
     """Intents without a result yet."""
+    call_ids: set[CallId] = field(default_factory=set)
+    """Every tool call id of the thread, so that none is used twice."""
     plan: tuple[PlanStep, ...] = ()
     todos: tuple[Todo, ...] = ()
     files: dict[str, FileChanged] = field(default_factory=dict)
@@ -78,6 +90,7 @@ class ThreadState:
         run = self._run(event.run_id)
         if run is not None:
             run.turn = max(run.turn, event.turn)
+            run.clock(event)
         match event:
             case RunQueued():
                 self.transcript.append(event)
@@ -88,6 +101,7 @@ class ThreadState:
                     run.status, run.attempt = "running", event.attempt
             case Message():
                 self.transcript.append(event)
+                self.call_ids.update(call.id for call in event.tool_calls)
             case ToolCalled():
                 self.calls[event.call_id] = event
             case ToolResulted():
@@ -98,6 +112,7 @@ class ThreadState:
                     self.facts.update(seen)
             case PlanUpdated():
                 self.plan = event.steps
+                self.transcript.append(event)
             case TodoUpdated():
                 self.todos = event.items
             case FileChanged():
@@ -134,8 +149,13 @@ class ThreadState:
             self.files[event.path] = event
 
     def _compact(self, event: ContextCompacted) -> None:
-        cut = next((i for i, e in enumerate(self.transcript) if _after(e.id, event.through)), None)
-        self.transcript = [event, *([] if cut is None else self.transcript[cut:])]
+        open_runs = {run.run_id for run in self.runs.values() if run.status in {"queued", "running"}}
+        kept = [
+            entry
+            for entry in self.transcript
+            if _after(entry.id, event.through) or (isinstance(entry, RunQueued) and entry.run_id in open_runs)
+        ]
+        self.transcript = [event, *kept]
 
     def _end(self, event: Event, run: RunState | None) -> None:
         if run is None:

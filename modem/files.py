@@ -1,0 +1,179 @@
+"""Workspace files over Redis: the gateway asks, whichever worker is free answers from the sandbox.
+
+A request is one JSON object on a list; the reply is a list of its own: a header, then chunks, then an empty
+chunk. Nothing is kept: an unanswered request ends in Unavailable, and every key expires by itself.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal
+
+from modem import keys
+from modem.pool import Connections, translated
+from modem.threads import Threads
+from workflow.core.errors import BadInput, Conflict, DialtoneError, NotFound, ToolError, Unavailable
+from workflow.core.ids import ThreadId
+from workflow.core.records import Caller
+
+log = logging.getLogger(__name__)
+
+CHUNK = 262_144
+WINDOW = 16
+"""Chunks that may wait unread; the worker pauses beyond that."""
+WAIT_S = 30
+REPLY_TTL_S = 120
+
+Operation = Literal["list", "stat", "read", "write", "remove", "archive"]
+Answer = AsyncIterator[bytes]
+Handler = Callable[[ThreadId, dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], Answer]]]
+"""Gets thread, request and body; gives the header and the chunks."""
+
+_KINDS: dict[str, type[DialtoneError]] = {
+    "file_missing": NotFound,
+    "is_directory": Conflict,
+    "not_directory": Conflict,
+    "not_regular": Conflict,
+    "outside_workspace": BadInput,
+}
+
+
+class Files:
+    """The gateway's side. Raises everywhere: NotFound, BadInput, Conflict, Unavailable."""
+
+    def __init__(self, connections: Connections, threads: Threads) -> None:
+        self._redis = connections.commands
+        self._blocking: Any = connections.blocking_client(block_s=WAIT_S)
+        self._threads = threads
+
+    async def list(self, caller: Caller, thread_id: ThreadId, path: str, *, depth: int = 1) -> list[dict[str, Any]]:
+        """What is below `path`, as FileStat fields."""
+        header, _ = await self._ask(caller, thread_id, {"op": "list", "path": path, "depth": depth})
+        items: list[dict[str, Any]] = header["items"]
+        return items
+
+    async def stat(self, caller: Caller, thread_id: ThreadId, path: str) -> dict[str, Any]:
+        """One file or folder."""
+        header, _ = await self._ask(caller, thread_id, {"op": "stat", "path": path})
+        item: dict[str, Any] = header["item"]
+        return item
+
+    async def read(self, caller: Caller, thread_id: ThreadId, path: str) -> tuple[int, AsyncIterator[bytes]]:
+        """A file's size and its bytes in chunks."""
+        header, chunks = await self._ask(caller, thread_id, {"op": "read", "path": path})
+        return header["size"], chunks
+
+    async def archive(self, caller: Caller, thread_id: ThreadId, path: str) -> AsyncIterator[bytes]:
+        """A tar archive of what is below `path`, in chunks."""
+        _, chunks = await self._ask(caller, thread_id, {"op": "archive", "path": path})
+        return chunks
+
+    async def write(self, caller: Caller, thread_id: ThreadId, path: str, content: bytes) -> dict[str, Any]:
+        """Replaces a file; its new stat."""
+        header, _ = await self._ask(caller, thread_id, {"op": "write", "path": path}, content)
+        item: dict[str, Any] = header["item"]
+        return item
+
+    async def remove(self, caller: Caller, thread_id: ThreadId, path: str) -> None:
+        """Removes a file or folder."""
+        await self._ask(caller, thread_id, {"op": "remove", "path": path})
+
+    async def close(self) -> None:
+        await self._blocking.aclose(close_connection_pool=True)
+
+    async def _ask(
+        self, caller: Caller, thread_id: ThreadId, request: dict[str, Any], body: bytes | None = None
+    ) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
+        await self._threads.get(caller, thread_id)
+        request_id = secrets.token_hex(8)
+        async with translated():
+            if body is not None:
+                await self._redis.set(keys.file_body(request_id), body, ex=REPLY_TTL_S)
+            asked = json.dumps(request | {"id": request_id, "thread_id": thread_id, "until": time.time() + WAIT_S})
+            await self._redis.rpush(keys.FILE_REQUESTS, asked)
+        header = json.loads(await self._next(request_id))
+        if "error" in header:
+            raise _KINDS.get(header["kind"], Unavailable)(header["error"])
+        return header, self._chunks(request_id)
+
+    async def _next(self, request_id: str) -> bytes:
+        async with translated():
+            reply = await self._blocking.blpop([keys.file_reply(request_id)], timeout=WAIT_S)
+        if reply is None:
+            raise Unavailable("no worker answered for this workspace; is one running?", retry_after_s=5)
+        chunk: bytes = reply[1]
+        return chunk
+
+    async def _chunks(self, request_id: str) -> AsyncIterator[bytes]:
+        while chunk := await self._next(request_id):
+            yield chunk
+
+
+class FileServer:
+    """The worker's side: takes requests and answers them with `handler`, a few at a time."""
+
+    def __init__(self, connections: Connections, handler: Handler, *, at_once: int = 8) -> None:
+        self._redis = connections.commands
+        self._blocking: Any = connections.blocking_client(block_s=5)
+        self._handler = handler
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def serve(self) -> None:
+        """Answers until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._slots.acquire()
+                request = await self._take()
+                if request is None:
+                    self._slots.release()
+                else:
+                    group.create_task(self._answer(request))
+
+    async def close(self) -> None:
+        await self._blocking.aclose(close_connection_pool=True)
+
+    async def _take(self) -> dict[str, Any] | None:
+        try:
+            async with translated():
+                reply = await self._blocking.blpop([keys.FILE_REQUESTS], timeout=5)
+        except Unavailable:
+            await asyncio.sleep(1)
+            return None
+        if reply is None:
+            return None
+        request: dict[str, Any] = json.loads(reply[1])
+        return request if request["until"] > time.time() else None
+
+    async def _answer(self, request: dict[str, Any]) -> None:
+        reply = keys.file_reply(request["id"])
+        try:
+            async with translated():
+                body = await self._redis.getdel(keys.file_body(request["id"])) or b""
+            try:
+                header, chunks = await self._handler(ThreadId(request["thread_id"]), request, body)
+            except ToolError as error:
+                await self._push(reply, json.dumps({"error": error.message, "kind": error.kind}).encode())
+                return
+            except DialtoneError as error:
+                await self._push(reply, json.dumps({"error": error.message, "kind": error.code}).encode())
+                return
+            await self._push(reply, json.dumps(header).encode())
+            async for chunk in chunks:
+                await self._push(reply, chunk)
+            await self._push(reply, b"")
+        except (Unavailable, TimeoutError) as error:
+            log.warning("file reply given up: %s", error, extra={"thread_id": request["thread_id"]})
+        finally:
+            self._slots.release()
+
+    async def _push(self, reply: str, chunk: bytes) -> None:
+        """Appends a chunk; waits while the reader is behind. Raises: TimeoutError when it stays away."""
+        async with translated(), asyncio.timeout(WAIT_S):
+            waiting = await self._redis.rpush(reply, chunk)
+            await self._redis.expire(reply, REPLY_TTL_S)
+            while waiting > WINDOW:
+                await asyncio.sleep(0.02)
+                waiting = await self._redis.llen(reply)

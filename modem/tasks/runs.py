@@ -1,0 +1,50 @@
+"""The one task of the queue: "a run is ready". Which run it is, the scheduler says."""
+
+import asyncio
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from modem.app import RUN_TASK, app
+from modem.loop import await_
+from modem.tasks.host import Host
+from workflow.core.config_load import load
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 60
+
+
+@app.task(name=RUN_TASK, bind=True)  # type: ignore[untyped-decorator]  # celery ships no types
+def execute_run(task: Any, run_id: str) -> None:
+    """Carries the next run by turn; `run_id` names the one that made the hint."""
+    del run_id
+    await_(task.app.host.work())
+
+
+class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Opens the host on the pool's loop before the first message is taken, and closes it before the pool stops."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        self._loop = worker.pool.loop
+
+        async def open_host() -> Host:
+            host = Host(load(), worker.app)
+            await host.open()
+            return host
+
+        worker.app.host = asyncio.run_coroutine_threadsafe(open_host(), self._loop).result(OPEN_TIMEOUT_S)
+
+    def stop(self, worker: Any) -> None:
+        host = getattr(worker.app, "host", None)
+        if host is not None:
+            del worker.app.host
+            asyncio.run_coroutine_threadsafe(host.close(), self._loop).result(OPEN_TIMEOUT_S)
+
+    terminate = stop
+
+
+app.steps["worker"].add(HostStep)

@@ -1,0 +1,51 @@
+"""Answers file requests from a thread's sandbox."""
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+from modem.files import CHUNK
+from workflow.core.errors import BadInput, ToolError
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import FileStat, Sandbox, SandboxProvider
+
+MAX_DEPTH = 20
+
+
+async def answer_file_request(
+    sandboxes: SandboxProvider, thread_id: ThreadId, request: dict[str, Any], body: bytes
+) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
+    """The header of the reply and its chunks. Raises: ToolError, BadInput, SandboxError."""
+    sandbox = await sandboxes.open(thread_id)
+    path = str(request["path"]) or "."
+    match request["op"]:
+        case "list":
+            stats = await sandbox.list(path, depth=min(int(request["depth"]), MAX_DEPTH))
+            return {"items": [asdict(stat) for stat in stats]}, _chunks(b"")
+        case "stat":
+            return {"item": asdict(await _stat(sandbox, path))}, _chunks(b"")
+        case "read":
+            content = await sandbox.read(path)
+            return {"size": len(content)}, _chunks(content)
+        case "write":
+            await sandbox.write(path, body)
+            return {"item": asdict(await _stat(sandbox, path))}, _chunks(b"")
+        case "remove":
+            await _stat(sandbox, path)
+            await sandbox.remove(path)
+            return {}, _chunks(b"")
+        case "archive":
+            return {}, _chunks(await sandbox.download(path))
+    raise BadInput(f"unknown file operation {request['op']!r}")
+
+
+async def _stat(sandbox: Sandbox, path: str) -> FileStat:
+    stat = await sandbox.stat(path)
+    if stat is None:
+        raise ToolError(f"there is no {path} in the workspace", kind="file_missing")
+    return stat
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), CHUNK):
+        yield content[start : start + CHUNK]

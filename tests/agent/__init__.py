@@ -1,0 +1,1 @@
+"""Tests of the agent through its run, on the memory sandbox and the scripted model."""

@@ -1,0 +1,310 @@
+"""The agent: a loop over the thread's state. Every pass looks at what the log says and does the next thing.
+
+Nothing is remembered between passes but the state, so another worker that folds the same log goes on alike.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workflow.agent import compaction, stuck
+from workflow.agent.budget import Budget
+from workflow.agent.calls import Calls, FileLocks
+from workflow.agent.context import Entry, entries_of, messages_of
+from workflow.agent.speaking import Speech, listen
+from workflow.core.config import Settings
+from workflow.core.errors import ContextOverflow, ModelError, Stuck
+from workflow.core.events import EventBase, Message, Notice, ToolCall, ToolResulted, Usage, UsageUpdated
+from workflow.core.ids import ItemId, RunId, ThreadId, new_item_id
+from workflow.core.ports import Journal
+from workflow.core.records import RunRecord
+from workflow.core.state import RunState, ThreadState
+from workflow.llm.base import ChatMessage, Completion, ModelRequest
+from workflow.llm.models import ResolvedModel
+from workflow.llm.policy import ModelCall
+from workflow.sandboxes.base import Sandbox
+from workflow.tools.registry import Registry, history_arguments
+
+log = logging.getLogger(__name__)
+
+MAX_NUDGES = 2
+EMPTY = "Your answer was empty. Go on with the task: call a tool, or say what the outcome is."
+CUT = "Your answer was cut off by the output token limit. Go on where it stopped, in smaller pieces."
+OPEN_STEPS = (
+    "You stopped, but steps of your plan are still open. Finish them, or mark each with job_plan as done (with "
+    "evidence) or dropped (with the reason), then give your summary."
+)
+LAST_CALL = "This is your last turn: the turn limit is reached. Call no tool; say what is done and what is left."
+
+
+class Parked(Exception):  # a state, not a failure
+    """The run waits for a person; `wake_ms` is when the first question expires, by the log's clock."""
+
+    def __init__(self, wake_ms: int) -> None:
+        super().__init__(f"waits for a person until {wake_ms}")
+        self.wake_ms = wake_ms
+
+
+@dataclass(slots=True)
+class Agent:
+    """One run's agent; `run()` takes it to its final answer."""
+
+    record: RunRecord
+    settings: Settings
+    state: ThreadState
+    journal: Journal
+    model: ResolvedModel
+    summaries: ResolvedModel
+    registry: Registry
+    sandbox: Sandbox
+    system: str
+    locks: FileLocks
+    services: Mapping[str, Any]
+    now_ms: Callable[[], int]
+    """The log's clock: what the server's time is now."""
+    calls: Calls = field(init=False)
+    _call: ModelCall | None = field(init=False, default=None)
+    """The model call under way, for its account when it is cancelled."""
+    budget: Budget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = Budget.of(self.settings.agent, self.record.options.budgets)
+        self.calls = Calls(
+            thread_id=self.thread_id,
+            run_id=self.run_id,
+            registry=self.registry,
+            state=self.state,
+            journal=self.journal,
+            commit=self.commit,
+            sandbox=self.sandbox,
+            agent=self.settings.agent,
+            tools=self.settings.tools,
+            locks=self.locks,
+            services=self.services,
+            interrupted=frozenset(c for c, call in self.state.calls.items() if call.run_id == self.run_id),
+            review=(self.settings.runs.review_timeout_s, self.settings.runs.review_on_expiry),
+            now_ms=self.now_ms,
+        )
+
+    @property
+    def thread_id(self) -> ThreadId:
+        return self.record.thread_id
+
+    @property
+    def run_id(self) -> RunId:
+        return self.record.run_id
+
+    @property
+    def spent(self) -> Usage:
+        """What the run has cost so far, a model call under way included."""
+        return self.progress.usage + (self._call.usage if self._call is not None else Usage())
+
+    @property
+    def progress(self) -> RunState:
+        """This run as the log tells it."""
+        return self.state.runs[self.run_id]
+
+    async def run(self) -> str:
+        """The final answer.
+
+        Raises: Parked when a person must answer first, BudgetExceeded, Stuck, ModelError, and what `commit` raises.
+        """
+        while True:
+            await self._hear()
+            entries = self._own_entries()
+            if pending := _pending(entries):
+                await self._act(pending)
+                continue
+            last = entries[-1] if entries else None
+            if isinstance(last, Message) and last.role == "assistant":
+                final = await self._conclude(last, entries)
+                if final is not None:
+                    return final
+                continue
+            await self._mind(entries)
+            await self._ask()
+
+    async def commit(self, *events: EventBase) -> None:
+        """Appends events and takes them into the state."""
+        ids = await self.journal.commit(*events)
+        for event_id, event in zip(ids, events, strict=True):
+            self.state.apply(event.model_copy(update={"id": event_id, "at": self.now_ms()}))  # type: ignore[arg-type]
+
+    async def _hear(self) -> None:
+        for event in await self.journal.news():
+            self.state.apply(event)
+
+    def _own_entries(self) -> list[Entry]:
+        entries = entries_of(self.state, self.run_id)
+        begin = next((i for i, e in enumerate(entries) if e.type == "run.queued" and e.run_id == self.run_id), -1)
+        return entries[begin + 1 :]
+
+    async def _act(self, pending: list[ToolCall]) -> None:
+        questions = await self.calls.act(pending, turn=self.progress.turn)
+        if questions:
+            raise Parked(min(question.expires_at for question in questions))
+
+    async def _conclude(self, last: Message, entries: list[Entry]) -> str | None:
+        """The final text, or None after a reminder that the work is not over."""
+        if last.finish_reason == "length":
+            reminder = CUT
+        elif not last.text.strip():
+            reminder = EMPTY
+        elif any(step.status in {"pending", "in_progress"} for step in self.state.plan) and self._plan_is_ours():
+            reminder = OPEN_STEPS
+        else:
+            return last.text
+        if sum(isinstance(e, Message) and e.text == reminder for e in entries) >= MAX_NUDGES:
+            if reminder is EMPTY:
+                raise Stuck("the model keeps giving empty answers")
+            return last.text
+        await self._remind(reminder)
+        return None
+
+    def _plan_is_ours(self) -> bool:
+        """A plan of an earlier run of the thread holds nobody up."""
+        return any(e.type == "plan.updated" for e in self._own_entries())
+
+    async def _mind(self, entries: list[Entry]) -> None:
+        """Looks for circles and limits before money is spent."""
+        verdict = stuck.judge(entries, self.settings.agent)
+        if verdict is not None and verdict.level == "stop":
+            raise Stuck(verdict.text)
+        if verdict is not None and not any(_is_reminder(e) for e in entries[-2 * self.settings.agent.stuck_repeats :]):
+            await self._remind(verdict.text)
+        self.budget.check(self.progress)
+        if self.budget.last_call(self.progress):
+            await self._remind(LAST_CALL)
+
+    async def _remind(self, text: str) -> None:
+        await self.commit(
+            Message(
+                thread_id=self.thread_id,
+                run_id=self.run_id,
+                turn=self.progress.turn,
+                role="user",
+                origin="agent",
+                item=new_item_id(),
+                text=text,
+            )
+        )
+
+    # -- the model
+
+    async def _ask(self) -> None:
+        """One model call: its message, its cost and its intents are committed together."""
+        if compaction.is_due(self._messages(), self.model, self.settings.agent):
+            await self._compact()
+        turn = self.progress.turn + 1
+        try:
+            completion, item = await self._speak(turn)
+        except ContextOverflow:
+            await self._compact()
+            completion, item = await self._speak(turn)
+        calls = [self._unique(call, turn, place) for place, call in enumerate(completion.tool_calls)]
+        parsed = [self.registry.parse(call, finish_reason=completion.finish_reason) for call in calls]
+        either = [(call, p) if isinstance(p, Exception) else p for call, p in zip(calls, parsed, strict=True)]
+        shown = tuple(
+            p.call
+            if not isinstance(p, Exception)
+            else call.model_copy(update={"arguments": history_arguments(call.arguments)})
+            for call, p in zip(calls, parsed, strict=True)
+        )
+        message = Message(
+            thread_id=self.thread_id,
+            run_id=self.run_id,
+            turn=turn,
+            item=item,
+            text=completion.text,
+            reasoning=completion.reasoning,
+            tool_calls=shown,
+            finish_reason=completion.finish_reason,
+            model=completion.model or self.model.model,
+            opaque=completion.opaque,
+        )
+        intents = self.calls.intents(either, turn=turn)
+        await self.commit(message, self._usage(completion.usage, turn), *intents)
+
+    async def _speak(self, turn: int) -> tuple[Completion, ItemId]:
+        speech = Speech(self.journal, self.run_id, turn)
+        self._call = self.model.llm.call(self._request(), on_notice=self._notice)
+        try:
+            completion = await listen(self._call.stream(), speech.show)
+        except ModelError:
+            spent, self._call = self._call.usage, None
+            if spent.tokens:
+                await self.commit(self._usage(spent, turn - 1))
+            raise
+        self._call = None
+        return completion, speech.item
+
+    async def _notice(self, code: str, text: str) -> None:
+        turn = self.progress.turn
+        await self.commit(Notice(thread_id=self.thread_id, run_id=self.run_id, turn=turn, code=code, text=text))
+
+    def _request(self) -> ModelRequest:
+        settings = self.model.settings
+        return ModelRequest(
+            model=self.model.model,
+            messages=self._messages(),
+            tools=self.registry.specs(),
+            allow_calls=not self.budget.last_call(self.progress),
+            max_output_tokens=settings.max_output_tokens,
+            temperature=settings.temperature,
+            reasoning_effort=settings.reasoning_effort,
+            timeout_s=self.settings.llm.timeout_s,
+            idle_timeout_s=self.settings.llm.idle_timeout_s,
+        )
+
+    def _messages(self) -> tuple[ChatMessage, ...]:
+        return messages_of(
+            entries_of(self.state, self.run_id), self.run_id, system=self.system, images=self.calls.images
+        )
+
+    def _unique(self, call: ToolCall, turn: int, place: int) -> ToolCall:
+        """Some models number their calls afresh in every message; the log needs them apart."""
+        taken = call.id in self.state.call_ids or not call.id
+        return call.model_copy(update={"id": f"{call.id or 'call'}_{turn}_{place}"}) if taken else call
+
+    def _usage(self, spent: Usage, turn: int) -> UsageUpdated:
+        total = self.progress.usage + spent
+        left = self.budget.left(RunState(self.run_id, turn=turn, usage=total, active_ms=self.progress.active_ms))
+        return UsageUpdated(
+            thread_id=self.thread_id,
+            run_id=self.run_id,
+            turn=turn,
+            call=spent,
+            run=total,
+            model=self.model.model,
+            left=left,
+        )
+
+    async def _compact(self) -> None:
+        result = await compaction.compact(
+            self.state, self.run_id, system=self.system, model=self.summaries, settings=self.settings.agent
+        )
+        turn = self.progress.turn
+        events: list[EventBase] = [result.event(self.thread_id, self.run_id, turn)]
+        if result.usage.tokens:
+            events.append(self._usage(result.usage, turn))
+        if result.trouble:
+            events.append(
+                Notice(thread_id=self.thread_id, run_id=self.run_id, turn=turn, code="compaction", text=result.trouble)
+            )
+        await self.commit(*events)
+
+
+def _pending(entries: list[Entry]) -> list[ToolCall]:
+    """Calls of the newest assistant message that have no result yet."""
+    done: set[str] = set()
+    for entry in reversed(entries):
+        if isinstance(entry, ToolResulted):
+            done.add(entry.call_id)
+        elif isinstance(entry, Message) and entry.role == "assistant":
+            return [call for call in entry.tool_calls if call.id not in done]
+    return []
+
+
+def _is_reminder(entry: object) -> bool:
+    return isinstance(entry, Message) and entry.origin == "agent"

@@ -1,0 +1,364 @@
+"""Carries out the tool calls of one turn: who may run, who must ask first, what a takeover may repeat."""
+
+import asyncio
+import codecs
+import hashlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from workflow.core.config import AgentSettings, ToolSettings
+from workflow.core.errors import SandboxError, ToolError
+from workflow.core.events import (
+    ApprovalRequested,
+    Delta,
+    DeltaKind,
+    Effect,
+    EventBase,
+    ToolCall,
+    ToolCalled,
+    ToolResulted,
+)
+from workflow.core.ids import CallId, RunId, ThreadId
+from workflow.core.ports import Journal
+from workflow.core.state import ThreadState
+from workflow.llm.base import Image
+from workflow.sandboxes.base import Sandbox
+from workflow.tools.base import ToolContext
+from workflow.tools.registry import ParsedCall, Registry
+
+log = logging.getLogger(__name__)
+
+ASK_TOOL = "ask_person"
+APPROVE, DENY = "approve", "deny"
+REVIEW_CHOICES = ("retry", "done", "stop")
+MAX_SHOWN = 500_000
+"""Code points of one call's output that are shown live."""
+
+Commit = Callable[..., Awaitable[None]]
+
+
+class FileLocks:
+    """One writer per file within this worker, whatever the run; a lock lives while somebody holds it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[name]
+            if users == 1:
+                del self._locks[name]
+            else:
+                self._locks[name] = (lock, users - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Why a call may not run yet."""
+
+    question_id: str
+    event: ApprovalRequested
+
+
+class Calls:
+    """The calls of one run."""
+
+    def __init__(
+        self,
+        *,
+        thread_id: ThreadId,
+        run_id: RunId,
+        registry: Registry,
+        state: ThreadState,
+        journal: Journal,
+        commit: Commit,
+        sandbox: Sandbox,
+        agent: AgentSettings,
+        tools: ToolSettings,
+        locks: FileLocks,
+        services: Mapping[str, Any],
+        interrupted: frozenset[CallId],
+        review: tuple[float, str],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """interrupted: calls whose intent was committed by an earlier attempt that did not live to say more.
+
+        review: seconds until an unanswered review expires, and the answer that it then gets.
+        """
+        self._thread_id, self._run_id = thread_id, run_id
+        self._registry, self._state, self._journal, self._commit = registry, state, journal, commit
+        self._sandbox, self._agent, self._tools = sandbox, agent, tools
+        self._locks, self._services = locks, services
+        self._interrupted = interrupted
+        self._review_s, self._review_default = review
+        self._now_ms = now_ms
+        self.images: dict[CallId, tuple[Image, ...]] = {}
+
+    def intents(self, calls: list[ParsedCall | tuple[ToolCall, ToolError]], *, turn: int) -> list[EventBase]:
+        """What is committed together with the model's message: an intent, or the refusal, of each call."""
+        events: list[EventBase] = []
+        for call in calls:
+            if isinstance(call, tuple):
+                events.append(self._refused(*call, turn=turn))
+            elif self._agent.approvals.get(call.tool.name) == "never":
+                error = ToolError(f"The operator does not allow {call.tool.name}. Go another way.", kind="denied")
+                events.append(self._refused(call.call, error, turn=turn))
+            else:
+                events.append(self._intent(call, turn=turn))
+        return events
+
+    async def act(self, calls: list[ToolCall], *, turn: int) -> list[ApprovalRequested]:
+        """Runs what may run and commits each result; the open questions of the others, empty when all are done."""
+        ready: list[ParsedCall] = []
+        questions: list[Question] = []
+        for call in calls:
+            parsed = self._registry.parse(call)
+            if isinstance(parsed, ToolError):
+                await self._commit(self._refused(call, parsed, turn=turn))
+            elif question := self._question(parsed, turn=turn):
+                questions.append(question)
+            elif (answered := self._answered(parsed, turn=turn)) is not None:
+                await self._commit(answered)
+            else:
+                ready.append(parsed)
+        await self._run_all(ready, turn=turn)
+        for question in questions:
+            if question.question_id not in self._state.questions:
+                await self._commit(question.event)
+        return [question.event for question in questions]
+
+    # -- who may run
+
+    def _question(self, call: ParsedCall, *, turn: int) -> Question | None:
+        """The question that stands before this call, unless it has been answered."""
+        question = self._review(call, turn) or self._approval(call, turn) or self._asked(call, turn)
+        if question is None or question.question_id in self._state.answers:
+            return None
+        return question
+
+    def _review(self, call: ParsedCall, turn: int) -> Question | None:
+        if call.call.id not in self._interrupted or call.effect is not Effect.UNSAFE:
+            return None
+        prompt = (
+            f"A worker was lost while it ran {call.tool.name}; nobody can tell whether it took effect. "
+            "Run it again (retry), take it as done (done), or end the run (stop)?"
+        )
+        return self._ask(call, turn, "review", prompt, REVIEW_CHOICES, self._review_s, self._review_default)
+
+    def _approval(self, call: ParsedCall, turn: int) -> Question | None:
+        policy = self._agent.approvals.get(call.tool.name, "always")
+        if policy == "always" or (policy == "risk" and call.effect is not Effect.UNSAFE):
+            return None
+        prompt = f"May the agent call {call.tool.name} with these arguments?"
+        return self._ask(call, turn, "approval", prompt, (APPROVE, DENY), self._agent.approval_timeout_s, DENY)
+
+    def _asked(self, call: ParsedCall, turn: int) -> Question | None:
+        if call.tool.name != ASK_TOOL:
+            return None
+        choices = tuple(call.arguments.get("choices") or ())
+        prompt = str(call.arguments.get("question", ""))
+        nobody = "(nobody answered; decide yourself and say so)"
+        return self._ask(call, turn, "question", prompt, choices, self._agent.approval_timeout_s, nobody)
+
+    def _ask(
+        self,
+        call: ParsedCall,
+        turn: int,
+        kind: str,
+        prompt: str,
+        choices: tuple[str, ...],
+        timeout_s: float,
+        on_expiry: str,
+    ) -> Question:
+        bound = json.dumps([call.tool.name, call.arguments, kind, choices], sort_keys=True)
+        binding = hashlib.sha256(bound.encode()).hexdigest()
+        question_id = hashlib.sha256(f"{self._run_id}|{call.call.id}|{binding}".encode()).hexdigest()[:16]
+        event = ApprovalRequested.model_validate(
+            {
+                "thread_id": self._thread_id,
+                "run_id": self._run_id,
+                "turn": turn,
+                "question_id": question_id,
+                "kind": kind,
+                "prompt": prompt,
+                "choices": choices,
+                "call_id": call.call.id,
+                "tool": call.tool.name,
+                "arguments": call.arguments,
+                "binding": binding,
+                "expires_at": self._now_ms() + int(timeout_s * 1000),
+                "on_expiry": on_expiry,
+            }
+        )
+        return Question(question_id, event)
+
+    def _answered(self, call: ParsedCall, *, turn: int) -> ToolResulted | None:
+        """The result that an answer gives without running the call; None when it is to run."""
+        review = self._review(call, turn)
+        if review is not None:
+            answer = self._state.answers[review.question_id].answer
+            if answer == "stop":
+                raise ToolError("a person ended the run after a review", kind="review_stop")
+            if answer == "done":
+                return self._result(call, turn, ok=True, output="A person says that this was done. Check it.")
+        approval = self._approval(call, turn)
+        if approval is not None:
+            answered = self._state.answers[approval.question_id]
+            if answered.answer != APPROVE:
+                text = f"Not allowed by {answered.by or 'a person'}. {answered.note} Do not work around it.".strip()
+                return self._result(call, turn, ok=False, output=text, error="denied")
+        asked = self._asked(call, turn)
+        if asked is not None:
+            return self._result(call, turn, ok=True, output=self._state.answers[asked.question_id].answer)
+        return None
+
+    # -- running
+
+    async def _run_all(self, calls: list[ParsedCall], *, turn: int) -> None:
+        """All at once where they may, one after the other where they share a resource; one failing stops no other."""
+        slots = asyncio.Semaphore(self._agent.max_parallel_calls)
+        locks: dict[str, asyncio.Lock] = {}
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(self._run_one(call, turn, slots, locks))
+
+    async def _run_one(
+        self, call: ParsedCall, turn: int, slots: asyncio.Semaphore, locks: dict[str, asyncio.Lock]
+    ) -> None:
+        async with AsyncExitStack() as held:
+            for resource in sorted(call.tool.resources(call.args)):
+                await held.enter_async_context(locks.setdefault(resource, asyncio.Lock()))
+            await held.enter_async_context(slots)
+            if call.call.id in self._interrupted:
+                note = f"repeated after a takeover; {call.tool.name} is {call.effect.value}"
+                await self._commit(self._intent(call, turn=turn, note=note))
+            await self._commit(*await self._carry_out(call, turn))
+
+    async def _carry_out(self, call: ParsedCall, turn: int) -> list[EventBase]:
+        started = time.monotonic()
+        shown = _Shown(self._journal, self._run_id, turn, call.call.id)
+        context = ToolContext(
+            thread_id=self._thread_id,
+            run_id=self._run_id,
+            turn=turn,
+            call_id=call.call.id,
+            sandbox=self._sandbox,
+            state=self._state,
+            settings=self._tools,
+            emit_output=shown.add,
+            lock=lambda path: self._locks.hold(f"{self._thread_id}:{path}"),
+            services=dict(self._services),
+        )
+        try:
+            output = await call.tool.run(call.args, context)
+        except ToolError as error:
+            return [self._failed(call, turn, error.message, error.kind, started, error.details)]
+        except SandboxError as error:
+            log.warning("sandbox failed: %s", error, extra={"run_id": self._run_id})
+            text = f"The sandbox failed, not your command: {error.message}. Try once more."
+            return [self._failed(call, turn, text, error.code, started, {})]
+        if output.images:
+            self.images[call.call.id] = output.images
+        data = dict(output.data)
+        if output.facts:
+            data["facts"] = output.facts
+        result = self._result(call, turn, ok=output.ok, output=output.text, data=data, duration_ms=_ms_since(started))
+        return [*output.events, result]
+
+    # -- events
+
+    def _intent(self, call: ParsedCall, *, turn: int, note: str = "") -> ToolCalled:
+        return ToolCalled(
+            thread_id=self._thread_id,
+            run_id=self._run_id,
+            turn=turn,
+            call_id=call.call.id,
+            tool=call.tool.name,
+            arguments=call.arguments,
+            effect=call.effect,
+            note=note or call.note,
+        )
+
+    def _result(
+        self,
+        call: ParsedCall,
+        turn: int,
+        *,
+        ok: bool,
+        output: str,
+        data: dict[str, Any] | None = None,
+        error: str = "",
+        duration_ms: int = 0,
+    ) -> ToolResulted:
+        return ToolResulted(
+            thread_id=self._thread_id,
+            run_id=self._run_id,
+            turn=turn,
+            call_id=call.call.id,
+            tool=call.tool.name,
+            ok=ok,
+            output=output,
+            data=data or {},
+            error=error,
+            duration_ms=duration_ms,
+        )
+
+    def _failed(
+        self, call: ParsedCall, turn: int, text: str, kind: str, started: float, details: dict[str, Any]
+    ) -> ToolResulted:
+        return self._result(
+            call, turn, ok=False, output=text, error=kind, data=dict(details), duration_ms=_ms_since(started)
+        )
+
+    def _refused(self, call: ToolCall, error: ToolError, *, turn: int) -> ToolResulted:
+        return ToolResulted(
+            thread_id=self._thread_id,
+            run_id=self._run_id,
+            turn=turn,
+            call_id=call.id,
+            tool=call.name,
+            ok=False,
+            output=error.message,
+            error=error.kind,
+        )
+
+
+class _Shown:
+    """Turns output bytes into live deltas; decodes across chunk borders and stops at `MAX_SHOWN`."""
+
+    def __init__(self, journal: Journal, run_id: RunId, turn: int, call_id: CallId) -> None:
+        self._journal, self._run_id, self._turn, self._call_id = journal, run_id, turn, call_id
+        self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in ("stdout", "stderr")}
+        self._offsets = {"stdout": 0, "stderr": 0}
+
+    def add(self, stream: str, chunk: bytes) -> None:
+        text = self._decoders[stream].decode(chunk)
+        offset = self._offsets[stream]
+        if not text or offset > MAX_SHOWN:
+            return
+        self._offsets[stream] = offset + len(text)
+        self._journal.preview(
+            Delta(
+                run_id=self._run_id,
+                turn=self._turn,
+                item=self._call_id,
+                kind=DeltaKind(stream),
+                offset=offset,
+                text=text,
+            )
+        )
+
+
+def _ms_since(started: float) -> int:
+    return int((time.monotonic() - started) * 1000)

@@ -1,0 +1,55 @@
+"""Listens to a model's stream: shows it as it grows, keeps what it was at the end."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import cast
+
+from workflow.core.errors import ModelOverloaded
+from workflow.core.events import Delta, DeltaKind
+from workflow.core.ids import ItemId, RunId, new_item_id
+from workflow.core.ports import Journal
+from workflow.llm.base import Completion, ModelEvent, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
+
+
+async def listen(stream: AsyncIterator[ModelEvent], show: Callable[[ModelEvent], None] | None = None) -> Completion:
+    """The completion at the end of `stream`; each piece goes to `show`. Raises: what the driver raises."""
+    async with aclosing(cast("AsyncGenerator[ModelEvent]", stream)) as events:
+        async for event in events:
+            if isinstance(event, Completion):
+                return event
+            if show is not None:
+                show(event)
+    raise ModelOverloaded("the model's stream ended without an end")
+
+
+class Speech:
+    """One message while it grows; `item` names it in its deltas and in its finished event.
+
+    A stream that broke and begins anew gets a new item: what was shown of the old one is never finished.
+    """
+
+    def __init__(self, journal: Journal, run_id: RunId, turn: int) -> None:
+        self.item: ItemId = new_item_id()
+        self._journal, self._run_id, self._turn = journal, run_id, turn
+        self._offsets: dict[tuple[str, DeltaKind], int] = {}
+
+    def show(self, event: ModelEvent) -> None:
+        """Sends a piece to live watchers."""
+        match event:
+            case TextDelta(text):
+                self._delta(self.item, DeltaKind.TEXT, text)
+            case ReasoningDelta(text):
+                self._delta(self.item, DeltaKind.REASONING, text)
+            case ToolCallDelta():
+                self._delta(event.id or self.item, DeltaKind.ARGUMENTS, event.arguments)
+            case Restarted():
+                self.item, self._offsets = new_item_id(), {}
+
+    def _delta(self, item: str, kind: DeltaKind, text: str) -> None:
+        if not text:
+            return
+        offset = self._offsets.get((item, kind), 0)
+        self._offsets[item, kind] = offset + len(text)
+        self._journal.preview(
+            Delta(run_id=self._run_id, turn=self._turn, item=item, kind=kind, offset=offset, text=text)
+        )

@@ -1,0 +1,129 @@
+"""Sees an agent going in circles: the same call with the same result, the same error, a cycle, a monologue.
+
+A result that changes (polling) is no circle, and neither is a provider's trouble: only the agent's own calls and
+what they gave back are compared.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+from workflow.core.config import AgentSettings
+from workflow.core.events import Message, ToolCall, ToolResulted
+from workflow.core.ids import CallId
+
+MONOLOGUE = 3
+LONGEST_CYCLE = 5
+CYCLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    level: Literal["warn", "stop"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One finished call: what was asked and what came back."""
+
+    call: str
+    result: str
+    tool: str
+    error: str
+
+
+def judge(entries: Sequence[object], settings: AgentSettings) -> Verdict | None:
+    """None while all is well; `warn` from the limit on, `stop` from twice the limit.
+
+    entries: Messages and ToolResulted of the run, oldest first.
+    """
+    recent = _since_person(entries)
+    steps = _steps(recent)
+    return (
+        _repeats(steps, settings.stuck_repeats)
+        or _errors(steps, settings.stuck_errors)
+        or _cycle(steps)
+        or _monologue(recent)
+    )
+
+
+def _since_person(entries: Sequence[object]) -> list[object]:
+    for place in range(len(entries) - 1, -1, -1):
+        entry = entries[place]
+        if isinstance(entry, Message) and entry.origin == "person":
+            return list(entries[place + 1 :])
+    return list(entries)
+
+
+def _steps(entries: Sequence[object]) -> list[_Step]:
+    calls: dict[CallId, ToolCall] = {}
+    steps: list[_Step] = []
+    for entry in entries:
+        if isinstance(entry, Message):
+            calls |= {call.id: call for call in entry.tool_calls}
+        elif isinstance(entry, ToolResulted) and entry.call_id in calls:
+            call = calls[entry.call_id]
+            digest = hashlib.sha256(entry.output.encode()).hexdigest()[:16]
+            steps.append(_Step(f"{call.name} {call.arguments}", digest, call.name, entry.error))
+    return steps
+
+
+def _verdict(count: int, limit: int, text: str) -> Verdict | None:
+    if count >= 2 * limit:
+        return Verdict("stop", text)
+    return Verdict("warn", text) if count >= limit else None
+
+
+def _repeats(steps: Sequence[_Step], limit: int) -> Verdict | None:
+    if not steps:
+        return None
+    last = (steps[-1].call, steps[-1].result)
+    count = sum(1 for _ in takewhile(lambda step: (step.call, step.result) == last, reversed(steps)))
+    return _verdict(
+        count,
+        limit,
+        f"You made the same {steps[-1].tool} call {count} times and got the same result. Do something else: "
+        "change the arguments, look at the cause, or finish and say what is in the way.",
+    )
+
+
+def _errors(steps: Sequence[_Step], limit: int) -> Verdict | None:
+    if not steps or not steps[-1].error:
+        return None
+    last = steps[-1]
+    count = sum(1 for _ in takewhile(lambda step: (step.tool, step.error) == (last.tool, last.error), reversed(steps)))
+    return _verdict(
+        count,
+        limit,
+        f"{last.tool} failed {count} times in a row with {last.error}. Read the message, look at the real state with "
+        "another tool, then try a different way.",
+    )
+
+
+def _cycle(steps: Sequence[_Step]) -> Verdict | None:
+    """A pattern of 2 to 5 different steps, over and over."""
+    marks = [(step.call, step.result) for step in steps]
+    for length in range(2, LONGEST_CYCLE + 1):
+        pattern = marks[-length:]
+        if len(marks) < length * CYCLES or len(set(pattern)) == 1:
+            continue
+        rounds = 0
+        while marks[len(marks) - length * (rounds + 1) : len(marks) - length * rounds] == pattern:
+            rounds += 1
+        text = f"You repeat the same {length} calls in turn, {rounds} rounds by now. Break the circle."
+        if verdict := _verdict(rounds, CYCLES, text):
+            return verdict
+    return None
+
+
+def _monologue(entries: Sequence[object]) -> Verdict | None:
+    count = 0
+    for entry in reversed(entries):
+        if isinstance(entry, ToolResulted) or (isinstance(entry, Message) and entry.tool_calls):
+            break
+        count += isinstance(entry, Message) and entry.role == "assistant"
+    text = f"{count} answers in a row had no tool call although the work is not done. Act, or drop the open steps."
+    return Verdict("stop", text) if count >= 2 * MONOLOGUE else None

@@ -1,0 +1,59 @@
+"""The composition root of workflow: what a worker process opens once and every run of it shares."""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflow.agent.calls import FileLocks
+from workflow.core.config import SandboxSettings, Settings
+from workflow.core.errors import ConfigError
+from workflow.llm.models import Models, build_llm
+from workflow.sandboxes.base import SandboxProvider, TierReport
+from workflow.sandboxes.local import LocalProvider
+from workflow.tools.build import build_registry
+from workflow.tools.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Workshop:
+    """Models, tools and sandboxes of one worker process."""
+
+    settings: Settings
+    models: Models
+    registry: Registry
+    sandboxes: SandboxProvider
+    report: TierReport
+    config_hash: str
+    locks: FileLocks = field(default_factory=FileLocks)
+    services: dict[str, Any] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def open_workshop(
+    settings: Settings, *, config_hash: str = "", environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Workshop]:
+    """Everything a run needs, closed at the end. Raises: ConfigError."""
+    environ = os.environ if environ is None else environ
+    registry, problems = build_registry(settings.tools, network=settings.sandbox.network, environ=environ)
+    for problem in problems:
+        log.warning("tool plugin left out: %s", problem)
+    models = build_llm(settings.llm, environ=environ)
+    try:
+        async with provider(settings.sandbox, data_dir=Path(settings.data_dir), environ=environ) as sandboxes:
+            report = await sandboxes.check()
+            yield Workshop(settings, models, registry, sandboxes, report, config_hash)
+    finally:
+        await models.close()
+
+
+def provider(settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str, str]) -> SandboxProvider:
+    """The configured sandbox provider. Raises: ConfigError for one that is not there."""
+    if settings.provider == "local":
+        return LocalProvider(settings, data_dir=data_dir)
+    raise ConfigError(f'sandbox.provider {settings.provider!r} is not built into this version; use "local"')

@@ -1,0 +1,214 @@
+"""Takes one claimed run to exactly one terminal event, or to a pause that another worker goes on from."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from workflow.agent.agent import Agent, Parked
+from workflow.agent.prompt import project_instructions, system_prompt
+from workflow.core.errors import (
+    BudgetExceeded,
+    DialtoneError,
+    LeaseLost,
+    RunCancelled,
+    ToolError,
+)
+from workflow.core.events import (
+    Event,
+    EventBase,
+    Message,
+    RunFailed,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    SandboxReady,
+    Usage,
+)
+from workflow.core.events import (
+    RunCancelled as RunCancelledEvent,
+)
+from workflow.core.ports import Journal
+from workflow.core.records import RunRecord
+from workflow.core.state import ThreadState, fold
+from workflow.runner.build import Workshop
+from workflow.runner.control import Control
+from workflow.sandboxes.base import Sandbox
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One worker's turn at a run."""
+
+    record: RunRecord
+    number: int
+    reason: str
+    """`fresh`, or why it is resumed."""
+    worker: str
+    history: list[Event]
+    journal: Journal
+    now_ms: Callable[[], int]
+
+
+async def execute(attempt: Attempt, shop: Workshop, control: Control) -> Parked | None:
+    """Runs to the terminal event; a Parked when the run has to wait for a person.
+
+    Raises: LeaseLost; CancelledError when the worker goes (`control.reason` is `release`) or lost the run.
+    """
+    state = fold(attempt.history)
+    task = asyncio.current_task()
+    assert task is not None
+    agents: list[Agent] = []
+    try:
+        control.bind(task)
+        return await _work(attempt, shop, state, agents)
+    except asyncio.CancelledError:
+        if control.reason != "cancel":
+            raise
+        task.uncancel()
+        error: BaseException = RunCancelled("cancelled by the caller")
+    except LeaseLost:
+        raise
+    except Exception as failure:  # noqa: BLE001  # the edge of a run: whatever it was, the run ends and says so
+        error = _only(failure)
+    spent = agents[0].spent if agents else state.runs[attempt.record.run_id].usage
+    await attempt.journal.commit(_ending(attempt, state, error, spent))
+    return None
+
+
+async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: list[Agent]) -> Parked | None:
+    """agents: gets the run's agent as soon as there is one, so that an ending can tell what it has spent."""
+    record = attempt.record
+    model = shop.models.get(record.options.model)
+    sandbox = await shop.sandboxes.open(record.thread_id)
+    agent = Agent(
+        record=record,
+        settings=shop.settings,
+        state=state,
+        journal=attempt.journal,
+        model=model,
+        summaries=shop.models.get(shop.settings.llm.summaries) if shop.settings.llm.summaries else model,
+        registry=shop.registry,
+        sandbox=sandbox,
+        system=system_prompt(
+            shop.settings.agent, sandbox.info, await project_instructions(shop.settings.agent, sandbox)
+        ),
+        locks=shop.locks,
+        services=shop.services,
+        now_ms=attempt.now_ms,
+    )
+    agents.append(agent)
+    await agent.commit(*_opening(attempt, shop, sandbox, model.model))
+    seconds = agent.budget.left(agent.progress).get("seconds")
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            summary = await agent.run()
+    except Parked as parked:
+        return parked
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise BudgetExceeded(
+            f"the run used up its seconds: the limit is {agent.budget.seconds:g}", budget="seconds"
+        ) from None
+    await agent.commit(
+        RunFinished(
+            thread_id=record.thread_id,
+            run_id=record.run_id,
+            turn=agent.progress.turn,
+            summary=summary,
+            usage=agent.progress.usage,
+        )
+    )
+    return None
+
+
+def _opening(attempt: Attempt, shop: Workshop, sandbox: Sandbox, model: str) -> list[EventBase]:
+    """What an attempt says first. The first attempt starts the run, later ones resume it."""
+    record, info = attempt.record, sandbox.info
+    started = any(e.type == "run.started" and e.run_id == record.run_id for e in attempt.history)
+    ready = SandboxReady(
+        thread_id=record.thread_id,
+        run_id=record.run_id,
+        provider=info.provider,
+        tier=info.tier,
+        network=info.network,
+        gaps=info.gaps,
+    )
+    if started:
+        resumed = RunResumed.model_validate(
+            {
+                "thread_id": record.thread_id,
+                "run_id": record.run_id,
+                "attempt": attempt.number,
+                "reason": attempt.reason if attempt.reason != "fresh" else "redis_lost",
+                "worker": attempt.worker,
+            }
+        )
+        return [resumed]
+    begun = RunStarted(
+        thread_id=record.thread_id,
+        run_id=record.run_id,
+        attempt=attempt.number,
+        worker=attempt.worker,
+        model=model,
+        sandbox=info.label,
+        config_hash=shop.config_hash,
+    )
+    return [begun, ready]
+
+
+def _only(error: BaseException) -> BaseException:
+    """The failure inside a task group's group: the first that names itself, else the first."""
+    while isinstance(error, BaseExceptionGroup):
+        named = [e for e in error.exceptions if isinstance(e, DialtoneError | BaseExceptionGroup)]
+        error = (named or list(error.exceptions))[0]
+    return error
+
+
+def _ending(attempt: Attempt, state: ThreadState, error: BaseException, spent: Usage) -> EventBase:
+    """The terminal event that tells of `error`. Raises: LeaseLost and what is not an Exception."""
+    if isinstance(error, LeaseLost) or not isinstance(error, Exception):
+        raise error
+    record, run = attempt.record, state.runs[attempt.record.run_id]
+    if isinstance(error, RunCancelled):
+        return RunCancelledEvent(
+            thread_id=record.thread_id,
+            run_id=record.run_id,
+            turn=run.turn,
+            reason=record.reason or "cancelled by the caller",
+            usage=spent,
+        )
+    if isinstance(error, ToolError) and error.kind == "review_stop":
+        reason, detail = "review_stop", error.message
+    elif isinstance(error, DialtoneError):
+        reason, detail = error.code, error.message
+    else:
+        log.exception("a bug ended the run", exc_info=error, extra={"run_id": record.run_id})
+        reason, detail = "internal", f"{type(error).__name__}: a bug in Dialtone; the worker's log has the details"
+    log.info("run ends: %s: %s", reason, detail, extra={"run_id": record.run_id})
+    return RunFailed(
+        thread_id=record.thread_id,
+        run_id=record.run_id,
+        turn=run.turn,
+        reason=reason,
+        detail=detail,
+        summary=_so_far(state, record),
+        usage=spent,
+    )
+
+
+def _so_far(state: ThreadState, record: RunRecord) -> str:
+    """What is done, from the plan and the agent's last words."""
+    steps = [f"- [{'x' if s.status == 'done' else ' '}] {s.title}" for s in state.plan]
+    words = next(
+        (
+            e.text
+            for e in reversed(state.transcript)
+            if isinstance(e, Message) and e.role == "assistant" and e.run_id == record.run_id and e.text
+        ),
+        "",
+    )
+    return "\n".join([*steps, words]).strip()[:4000]
