@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
+import tomli
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -19,6 +20,19 @@ Path = tuple[str, ...]
 def dotted(path: Path) -> str:
     """`path` as TOML writes it: parts joined by dots, quoted where they must be."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in path)
+
+
+def parse(name: str) -> Path:
+    """The path that `dotted` made `name` of. A name that is no TOML key is one part."""
+    try:
+        here: Any = tomli.loads(f"{name} = 0")
+    except tomli.TOMLDecodeError:
+        return (name,)
+    path: Path = ()
+    while isinstance(here, dict):
+        part, here = next(iter(here.items()))
+        path += (part,)
+    return path
 
 
 def variable(path: Path) -> str:
@@ -109,17 +123,38 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def suggestion(path: Path) -> str:
     """What a person who wrote the unknown `path` may have meant, as a sentence."""
-    parent: Any = Settings
-    for part in path[:-1]:
-        parent = parent.model_fields[part].annotation if _is_section(parent) else get_args(parent)[1]
-    siblings = [dotted((*path[:-1], name)) for name in parent.model_fields]
-    elsewhere = [dotted(key.path) for key in every_key() if key.path[-1] == path[-1]]
-    near = nearest(dotted(path), siblings) or next(iter(elsewhere), "")
-    near = near or nearest(dotted(path), [dotted(key.path) for key in every_key()])
-    if near:
-        return f"did you mean {near}?"
+    every = [dotted(key.path) for key in every_key()]
+    parent = _section_at(path[:-1])
+    siblings = [] if parent is None else [dotted((*path[:-1], name)) for name in parent.model_fields]
+    elsewhere = [name for name in every if name.rpartition(".")[2] == path[-1]]
+    near = nearest(dotted(path), siblings) or next(iter(elsewhere), "") or nearest(dotted(path), every)
+    if near or parent is None:
+        return f"did you mean {near}?" if near else "see docs/configuration.md"
     where = f"[{dotted(path[:-1])}]" if len(path) > 1 else "the file"
     return f"{where} knows {', '.join(parent.model_fields)}"
+
+
+def limits(key: Key) -> str:
+    """The numbers that `key` may hold, e.g. `> 0, <= 60`; empty when any will do."""
+    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+    return ", ".join(
+        f"{sign} {getattr(limit, name):,}".replace(",", "_")
+        for limit in key.field.metadata
+        for name, sign in signs
+        if hasattr(limit, name)
+    )
+
+
+def _section_at(path: Path) -> type[Section] | None:
+    here: Any = Settings
+    for part in path:
+        if _is_section(here) and part in here.model_fields:
+            here = here.model_fields[part].annotation
+        elif get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
+            return None
+    return here if _is_section(here) else None
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[Section]]:

@@ -102,12 +102,10 @@ class JsonLines(logging.Formatter):
 
 
 class ColorLines(colorlog.ColoredFormatter):
-    """Lines for people: time, component, level, logger, message, ids."""
+    """Lines for people: time, level, logger, message, ids."""
 
-    def __init__(self, component: str, redactor: Redactor) -> None:
-        line = (
-            f"%(thin)s%(asctime)s%(reset)s {component:<8} %(log_color)s%(levelname)-7s%(reset)s %(name)s: %(message)s"
-        )
+    def __init__(self, redactor: Redactor) -> None:
+        line = "%(thin)s%(asctime)s%(reset)s %(log_color)s%(levelname)-7s%(reset)s %(name)s: %(message)s"
         super().__init__(line, datefmt="%H:%M:%S", reset=True)
         self._redact = redactor
 
