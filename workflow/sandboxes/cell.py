@@ -80,6 +80,7 @@ class Cell:
         """Init's process id as the host sees it."""
         self.group: Group | None = None
         """The control group it is in; deleted with it."""
+        self._oom_kills = 0
         self._line = line
         self._process = process
         self._stderr = stderr
@@ -142,6 +143,13 @@ class Cell:
     def running(self) -> int:
         """How many commands are running."""
         return len(self._jobs)
+
+    def ran_out_of_memory(self) -> bool:
+        """True if the kernel killed for memory in here since this was last asked."""
+        if self.group is None:
+            return False
+        before, self._oom_kills = self._oom_kills, self.group.out_of_memory()
+        return self._oom_kills > before
 
     async def run(self, spec: Spec, *, stdin: int, stdout: int, stderr: int) -> Job:
         """Starts a command with these descriptors, which stay the caller's to close. Raises: SandboxError."""

@@ -14,6 +14,7 @@ from workflow.sandboxes.output import Kept, Rolling
 
 CHUNK = 65_536
 TIMED_OUT = 124
+KILLED = 128 + 9
 
 
 class Pump:
@@ -124,13 +125,14 @@ class Foreground:
             await asyncio.shield(self._cell.kill(job))
             raise
         if job.ended.done():
-            return self._verdict.result() if self._verdict.done() else ""
+            killed = job.ended.exception() is None and job.ended.result() == KILLED
+            return "memory" if killed and self._cell.ran_out_of_memory() else ""
         await self._cell.kill(job)
         return self._verdict.result() if self._verdict.done() else "timeout"
 
     def _exit_code(self, job: Job, killed_by: str) -> int:
         if killed_by and job.ended.exception() is not None:  # The sandbox had to go down with it.
-            return 128 + 9
+            return KILLED
         return job.ended.result()
 
     def _shower(self, name: str) -> Callable[[bytes], Awaitable[None] | None]:
@@ -174,7 +176,7 @@ class Background:
     def exit_code(self) -> int | None:
         if not self._job.ended.done():
             return None
-        return 128 + 9 if self._job.ended.exception() else self._job.ended.result()
+        return KILLED if self._job.ended.exception() else self._job.ended.result()
 
     async def output(self, *, after: int = 0) -> tuple[bytes, int]:
         return self._printed.after(after)
@@ -199,6 +201,14 @@ class Background:
     async def kill(self) -> None:
         await self._cell.kill(self._job)
         await asyncio.wait([self._closing])
+
+    def stop(self) -> None:
+        """Begins to kill it."""
+        self._stopping = asyncio.ensure_future(self._cell.kill(self._job))
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Has `call` called once nothing of it runs any more."""
+        self._closing.add_done_callback(lambda _: call())
 
     async def _close_at_end(self) -> None:
         with contextlib.suppress(SandboxError):

@@ -64,6 +64,7 @@ class LocalProvider:
         sandbox = self._sandboxes.pop(thread_id, None)
         if sandbox is not None:
             await sandbox.close()
+            sandbox.dispose()
         await asyncio.to_thread(self._places.remove, thread_id)
 
     async def sweep(self) -> int:
@@ -80,6 +81,7 @@ class LocalProvider:
     ) -> None:
         for sandbox in self._sandboxes.values():
             await sandbox.close()
+            sandbox.dispose()
         self._sandboxes.clear()
         self._spawner.shutdown()
 
@@ -168,5 +170,6 @@ class LocalProvider:
             return False
         finally:
             await sandbox.close()
+            sandbox.dispose()
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self._places.remove, thread_id)

@@ -13,6 +13,8 @@ from workflow.sandboxes.archive import Member, members, pack
 from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage
 from workflow.sandboxes.cell import Cell, Spec
 from workflow.sandboxes.commands import Background, Foreground
+from workflow.sandboxes.disk import DiskMeter, measure
+from workflow.sandboxes.guard import Guard, usage
 from workflow.sandboxes.paths import relative
 from workflow.sandboxes.tiers import Place
 from workflow.sandboxes.tree import Tree
@@ -42,6 +44,10 @@ class LocalSandbox:
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
         self._foreground: set[Foreground] = set()
         self._background: dict[int, Background] = {}
+        self._state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
+        roots = (self._tree.root_fd, *self._state_fds)
+        self._disk = DiskMeter(roots, max_bytes=settings.disk_bytes, max_files=settings.files)
+        self._guard = Guard(settings, self._disk, stop=self._stop_commands)
 
     async def exec(
         self,
@@ -58,18 +64,23 @@ class LocalSandbox:
         cell = await self.cell()
         run = Foreground(cell, max_output=max_output, output_limit=self._settings.output_bytes, on_output=on_output)
         self._foreground.add(run)
+        self._guard.begin(cell)
         source = _stdin(stdin)
         try:
             return await run.run(spec, stdin=source, owner=self.place.uid, timeout_s=timeout_s)
         finally:
             os.close(source)
+            self._guard.end()
             self._foreground.discard(run)
             self.used_at = monotonic()
 
     async def start(self, command: str, *, cwd: str = ".", env: Mapping[str, str] | None = None) -> BackgroundProcess:
         spec = await self._spec(command, cwd, env)
-        process = await Background.start(await self.cell(), spec, owner=self.place.uid)
+        cell = await self.cell()
+        process = await Background.start(cell, spec, owner=self.place.uid)
         self._background[process.pid] = process
+        self._guard.begin(cell)
+        process.when_ended(self._guard.end)
         return process
 
     async def process(self, pid: int) -> BackgroundProcess:
@@ -122,7 +133,20 @@ class LocalSandbox:
         raise ToolError("snapshots come with a later step", kind="no_such_snapshot")
 
     async def usage(self) -> SandboxUsage:
-        return SandboxUsage(processes=0 if self._cell is None else self._cell.running)
+        disk = await asyncio.to_thread(measure, (self._tree.root_fd, *self._state_fds))
+        if self._cell is None or not self._cell.is_alive:
+            return SandboxUsage(memory_bytes=0, disk_bytes=disk.bytes, processes=0)
+        group = self._cell.group
+        if group is not None:
+            return SandboxUsage(group.memory_bytes(), disk.bytes, group.processes())
+        memory_bytes, processes = await asyncio.to_thread(usage, self._cell.init_pid)
+        return SandboxUsage(memory_bytes, disk.bytes, processes)
+
+    def dispose(self) -> None:
+        """Closes the descriptors; the sandbox cannot be used any more. After `close`."""
+        for fd in self._state_fds:
+            os.close(fd)
+        self._tree.close()
 
     async def close(self) -> None:
         """Kills everything inside; the workspace stays."""
@@ -151,6 +175,12 @@ class LocalSandbox:
                 self._background.clear()
                 self._cell = await self._enter()
             return self._cell
+
+    def _stop_commands(self, reason: str) -> None:
+        for run in self._foreground:
+            run.stop(reason)
+        for process in self._background.values():
+            process.stop()
 
     async def _spec(self, command: Command, cwd: str, env: Mapping[str, str] | None) -> Spec:
         place = relative(cwd, workdir=self.info.workdir)

@@ -1,0 +1,66 @@
+"""Limits that the kernel does not keep for us, kept by looking: disk always, memory and processes without cgroups."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from workflow.core.config import SandboxSettings
+from workflow.sandboxes.cell import Cell
+from workflow.sandboxes.disk import DiskMeter
+from workflow.sandboxes.init import children
+
+INTERVAL_S = 0.2
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Guard:
+    """Looks after one sandbox while commands run in it."""
+
+    def __init__(self, settings: SandboxSettings, disk: DiskMeter, *, stop: Callable[[str], None]) -> None:
+        """stop: called with `disk`, `memory` or `processes` when that limit is passed."""
+        self._settings = settings
+        self._disk = disk
+        self._stop = stop
+        self._running = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, cell: Cell) -> None:
+        """A command starts."""
+        self._running += 1
+        self._disk.allow_present()
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch(cell))
+
+    def end(self) -> None:
+        """A command that had begun is over."""
+        self._running -= 1
+        if self._running == 0 and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _watch(self, cell: Cell) -> None:
+        while cell.is_alive:
+            await asyncio.sleep(INTERVAL_S)
+            if await asyncio.to_thread(self._disk.is_over):
+                self._stop("disk")
+            elif cell.group is None:
+                memory_bytes, processes = await asyncio.to_thread(usage, cell.init_pid)
+                if memory_bytes > self._settings.memory_bytes:
+                    self._stop("memory")
+                elif processes > self._settings.processes:
+                    self._stop("processes")
+
+
+def usage(init_pid: int) -> tuple[int, int]:
+    """Private memory in bytes and number of the processes below a sandbox's init."""
+    found = children(init_pid)
+    memory = 0
+    for pid in found:
+        found += children(pid)
+        try:
+            _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
+        except (OSError, ValueError):  # it ended in the meantime
+            continue
+        memory += (resident - shared) * PAGE
+    return memory, len(found)
