@@ -48,6 +48,7 @@ class Previewer:
         self._every_s = every_s
         self._growing: dict[tuple[RunId, str], _Growing] = {}
         self._flush: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     def add(self, journal: "RunJournal", delta: Delta) -> None:
         """Takes one delta; pieces of the same item are joined until the next flush."""
@@ -63,6 +64,15 @@ class Previewer:
     async def _flush_soon(self) -> None:
         await asyncio.sleep(self._every_s)
         growing, self._growing = self._growing, {}
+        self._sending = asyncio.create_task(self._send(growing))
+        await self._sending
+
+    async def settled(self) -> None:
+        """Returns when no preview is on its way, so that a fact sent now arrives behind what it supersedes."""
+        if self._sending is not None and not self._sending.done():
+            await asyncio.wait([self._sending])
+
+    async def _send(self, growing: dict[tuple[RunId, str], _Growing]) -> None:
         if not growing:
             return
         pipe = self._connections.commands.pipeline(transaction=False)
@@ -143,7 +153,9 @@ class RunJournal:
 
     async def _commit(self, events: tuple[EventBase, ...]) -> list[str]:
         terminal = next((event for event in events if event.terminal), None)
-        answer = await self._send(self._arguments(events, terminal))
+        arguments = self._arguments(events, terminal)
+        await self._previewer.settled()
+        answer = await self._send(arguments)
         outcome = answer[0].decode()
         if outcome == "cancelled":
             raise RunCancelled("a cancel was asked for")
@@ -195,10 +207,13 @@ class RunJournal:
         ]
 
     def _superseded(self, event: EventBase) -> set[str]:
-        item = event.item if isinstance(event, Message) else None
-        if isinstance(event, ToolResulted):
-            item = str(event.call_id)  # type: ignore[assignment]
-        fields = self._fields.pop(item, set()) if item else set()
+        """The preview fields that a finished event makes worthless; what of them was not sent yet never is."""
+        items: list[str] = []
+        if isinstance(event, Message):
+            items = [event.item, *(call.id for call in event.tool_calls)]
+        elif isinstance(event, ToolResulted):
+            items = [event.call_id]
+        fields = {name for item in items for name in self._fields.pop(item, ())}
         for name in fields:
             self._previewer.drop(self.run_id, name)
         return fields
