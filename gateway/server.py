@@ -52,13 +52,14 @@ def listen(settings: GatewaySettings) -> socket.socket:
 def serve(app: FastAPI, settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT. Raises: ConfigError when the address cannot be had."""
     listener = listen(settings)
-    config = uvicorn.Config(app, http=Protocol, **_options(settings))
     _log.info("listening on http://%s:%d", *listener.getsockname()[:2])
-    uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(configure(app, settings)).run(sockets=[listener])
 
 
-def _options(settings: GatewaySettings) -> dict[str, Any]:
-    return {
+def configure(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
+    options: dict[str, Any] = {
+        "http": Protocol,
         "loop": "uvloop",
         "ws": "websockets-sansio",
         "ws_per_message_deflate": False,  # 38 KB a connection, and nothing gained on small messages
@@ -72,3 +73,4 @@ def _options(settings: GatewaySettings) -> dict[str, Any]:
         "backlog": BACKLOG,
         "lifespan": "on",
     }
+    return uvicorn.Config(app, **options)

@@ -1,0 +1,166 @@
+"""What a stream promises, on one connection: order, resume, honest gaps, the end."""
+
+import json
+
+import httpx
+
+from tests.gateway.playing import Worker
+from tests.gateway.reading import Reader
+from tests.gateway.serving import Gateway
+from workflow.core.ids import ItemId
+
+
+async def test_stream_shows_the_whole_log_and_then_what_happens(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        await reader.until(2)
+        await turn.say("one", "two")
+        last = await turn.finish()
+        await reader.until_id(last)
+    assert reader.ids == await worker.ids(thread)
+    assert reader.data == [json.loads(event.model_dump_json()) for event in await worker.events(thread)]
+
+
+async def test_stream_resumes_after_last_event_id_without_gap_or_repeat(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.say(*map(str, range(600)))
+    ids = await worker.ids(thread)
+    for cut in (0, 1, 255, 256, 257, 511, 512, len(ids) - 1):
+        stale = {"Last-Event-ID": ids[cut]}
+        async with await Reader.open(
+            f"{gateway.url}/api/agent/{thread}/stream?last_id={ids[0]}", headers=stale
+        ) as reader:
+            if cut < len(ids) - 1:
+                await reader.until_id(ids[-1])
+            assert reader.ids == ids[cut + 1 :]
+
+
+async def test_run_stream_holds_only_its_run_and_ends_with_it(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    first = await worker.running(thread)
+    other = await worker.open(thread, "the next one")
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?run_id={first.run_id}") as reader:
+        await reader.until(2)
+        last = await first.finish()
+        await reader.until_end()
+    assert reader.ended
+    assert {body["run_id"] for body in reader.data} == {first.run_id}
+    assert reader.ids[-1] == last
+    assert other != first.run_id
+
+
+async def test_reader_who_joins_mid_message_gets_the_text_so_far_and_then_the_rest(
+    gateway: Gateway, worker: Worker
+) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    item = ItemId("m1")
+    await turn.grow(item, 0, "Hello, ")
+    await turn.grow(item, 7, "wor")
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        await reader.until(3)
+        assert [(d["offset"], d["text"]) for d in reader.deltas] == [(0, "Hello, wor")]
+        await turn.grow(item, 10, "ld")
+        await reader.until(4)
+        assert [(d["offset"], d["text"]) for d in reader.deltas] == [(0, "Hello, wor"), (10, "ld")]
+        await turn.write(turn.message("Hello, world", item))
+        await reader.until(5)
+    assert reader.data[-1]["text"] == "Hello, world"
+    assert all(message.id is None for message in reader.messages if json.loads(message.data)["type"] == "delta")
+
+
+async def test_deltas_can_be_switched_off(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?deltas=false") as reader:
+        await reader.until(2)
+        await turn.grow(ItemId("m1"), 0, "Hel")
+        await turn.say("Hello")
+        await reader.until(3)
+    assert [body["type"] for body in reader.data] == ["run.queued", "run.started", "message"]
+
+
+async def test_reconnect_at_the_end_of_a_finished_thread_is_told_to_stop(
+    gateway: Gateway, worker: Worker, http: httpx.AsyncClient
+) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    last = await turn.finish()
+    url = f"/api/agent/{thread}/stream"
+    assert (await http.get(url, headers={"Last-Event-ID": last})).status_code == 204
+    assert (await http.get(f"{url}?run_id={turn.run_id}&last_id={last}")).status_code == 204
+    await worker.open(thread)
+    async with await Reader.open(f"{gateway.url}{url}", headers={"Last-Event-ID": last}) as reader:
+        assert reader.status == 200
+    async with await Reader.open(f"{gateway.url}{url}?run_id={turn.run_id}") as reader:
+        await reader.until_end()
+        assert reader.ids[-1] == last
+
+
+async def test_malformed_cursor_is_refused(worker: Worker, http: httpx.AsyncClient) -> None:
+    thread = await worker.thread()
+    for cursor in ("1", "$", ">", "-", "1-", "-1", "1-2-3", "a-b", "18446744073709551616-1", "1-18446744073709551616"):
+        answer = await http.get(f"/api/agent/{thread}/stream", params={"last_id": cursor})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor"), cursor
+    assert (await http.get(f"/api/agent/{thread}/stream", params={"from": "yesterday"})).status_code == 400
+
+
+async def test_stream_has_the_headers_that_proxies_need(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        assert reader.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert reader.headers["x-accel-buffering"] == "no"
+        assert reader.headers["cache-control"] == "no-store"
+        assert "content-encoding" not in reader.headers
+
+
+async def test_foreign_and_future_cursors_are_reset_with_the_present_state(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    last = (await turn.say("hello"))[0]
+    epoch, seq = last.split("-")
+    for cursor in (f"{epoch}-{int(seq) + 5}", f"{int(epoch) + 1}-1", "1-2"):
+        async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?last_id={cursor}") as reader:
+            await reader.until(1)
+            assert [message.event for message in reader.messages] == ["reset"]
+            assert reader.last_id == last
+            state = reader.data[0]["state"]
+            assert state["last_id"] == last
+            assert [entry["type"] for entry in state["transcript"]][:2] == ["run.queued", "message"]
+            after = (await turn.say("more"))[0]
+            await reader.until(2)
+            assert reader.ids == [after]
+            last = after
+
+
+async def test_from_now_skips_what_was(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?from=now") as reader:
+        await reader.until_heartbeats(1)
+        said = await turn.say("now")
+        await reader.until(1)
+    assert reader.ids == said
+
+
+async def test_idle_stream_has_a_heartbeat(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        await reader.until_heartbeats(2)
+    assert reader.messages == []
+
+
+async def test_queued_run_is_told_its_place(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    await worker.running(thread)
+    second = await worker.open(thread, "second")
+    third = await worker.open(thread, "third")
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?run_id={third}") as reader:
+        await reader.until_event("waiting")
+        waiting = [
+            body for message, body in zip(reader.messages, reader.data, strict=True) if message.event == "waiting"
+        ]
+    assert waiting[0] == {"run_id": third, "position": 2, "waiting_for": "thread"}
+    assert second != third
