@@ -101,8 +101,8 @@ def state(thread_id: str) -> Call[dict[str, Any]]:
     return Call("GET", _thread(thread_id, "state"), read_object)
 
 
-def cancel(run_id: str, *, reason: str) -> Call[None]:
-    return _post(_run(run_id, "cancel"), _given(reason=reason or None), _nothing)
+def cancel(run_id: str, *, reason: str) -> Call[RunRecord]:
+    return _post(_run(run_id, "cancel"), _given(reason=reason or None), _model(RunRecord))
 
 
 def steer(run_id: str, text: str) -> Call[None]:
@@ -126,9 +126,9 @@ def get_file(thread_id: str, path: str) -> Call[bytes]:
     return Call("GET", _file(thread_id, path), lambda answer: answer)
 
 
-def put_file(thread_id: str, path: str, content: bytes) -> Call[None]:
+def put_file(thread_id: str, path: str, content: bytes) -> Call[FileStat]:
     headers = {"Content-Type": "application/octet-stream"}
-    return Call("PUT", _file(thread_id, path), _nothing, headers=headers, content=content)
+    return Call("PUT", _file(thread_id, path), _model(FileStat), headers=headers, content=content)
 
 
 def delete_file(thread_id: str, path: str) -> Call[None]:

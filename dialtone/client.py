@@ -111,7 +111,7 @@ class AsyncClient:
         return await self._send(calls.thread(thread_id))
 
     async def update_thread(self, thread_id: str, **changes: Any) -> ThreadRecord:
-        """Changes `title`, `model` or `metadata`."""
+        """Changes `title` or `metadata`."""
         return await self._send(calls.update_thread(thread_id, changes))
 
     async def delete_thread(self, thread_id: str) -> None:
@@ -193,9 +193,9 @@ class AsyncClient:
                 follow.lost(error)
             await asyncio.sleep(follow.pause_s())
 
-    async def cancel(self, run_id: str, *, reason: str = "") -> None:
+    async def cancel(self, run_id: str, *, reason: str = "") -> RunRecord:
         """Asks a run to stop; its stream says when it did. A run that is over stays as it is."""
-        await self._send(calls.cancel(run_id, reason=reason))
+        return await self._send(calls.cancel(run_id, reason=reason))
 
     async def steer(self, run_id: str, text: str) -> None:
         """Hands `text` to the running agent at its next turn."""
@@ -216,15 +216,15 @@ class AsyncClient:
     async def get_file(self, thread_id: str, path: str) -> bytes:
         return await self._send(calls.get_file(thread_id, path))
 
-    async def put_file(self, thread_id: str, path: str, *, content: bytes) -> None:
+    async def put_file(self, thread_id: str, path: str, *, content: bytes) -> FileStat:
         """Creates or replaces a file of the workspace."""
-        await self._send(calls.put_file(thread_id, path, content))
+        return await self._send(calls.put_file(thread_id, path, content))
 
     async def delete_file(self, thread_id: str, path: str) -> None:
         await self._send(calls.delete_file(thread_id, path))
 
     async def archive(self, thread_id: str, path: str = ".") -> bytes:
-        """The workspace below `path` as one archive."""
+        """The workspace below `path` as one tar archive."""
         return await self._send(calls.archive(thread_id, path=path))
 
     async def _send(self, call: Call[T], *, retries: int | None = None) -> T:

@@ -111,7 +111,7 @@ class Client:
         return self._send(calls.thread(thread_id))
 
     def update_thread(self, thread_id: str, **changes: Any) -> ThreadRecord:
-        """Changes `title`, `model` or `metadata`."""
+        """Changes `title` or `metadata`."""
         return self._send(calls.update_thread(thread_id, changes))
 
     def delete_thread(self, thread_id: str) -> None:
@@ -187,9 +187,9 @@ class Client:
                 follow.lost(error)
             time.sleep(follow.pause_s())
 
-    def cancel(self, run_id: str, *, reason: str = "") -> None:
+    def cancel(self, run_id: str, *, reason: str = "") -> RunRecord:
         """Asks a run to stop; its stream says when it did. A run that is over stays as it is."""
-        self._send(calls.cancel(run_id, reason=reason))
+        return self._send(calls.cancel(run_id, reason=reason))
 
     def steer(self, run_id: str, text: str) -> None:
         """Hands `text` to the running agent at its next turn."""
@@ -210,15 +210,15 @@ class Client:
     def get_file(self, thread_id: str, path: str) -> bytes:
         return self._send(calls.get_file(thread_id, path))
 
-    def put_file(self, thread_id: str, path: str, *, content: bytes) -> None:
+    def put_file(self, thread_id: str, path: str, *, content: bytes) -> FileStat:
         """Creates or replaces a file of the workspace."""
-        self._send(calls.put_file(thread_id, path, content))
+        return self._send(calls.put_file(thread_id, path, content))
 
     def delete_file(self, thread_id: str, path: str) -> None:
         self._send(calls.delete_file(thread_id, path))
 
     def archive(self, thread_id: str, path: str = ".") -> bytes:
-        """The workspace below `path` as one archive."""
+        """The workspace below `path` as one tar archive."""
         return self._send(calls.archive(thread_id, path=path))
 
     def _send(self, call: Call[T], *, retries: int | None = None) -> T:

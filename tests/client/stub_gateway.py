@@ -198,10 +198,11 @@ class StubGateway:
         return self.threads[request.path_params["thread_id"]]
 
     def _posted(self, body: dict[str, Any], status: int = 200) -> Response:
-        if self.lost_answers:
-            self.lost_answers -= 1
-            return cut_answer()
-        return JSONResponse(body, status)
+        return cut_answer() if self._is_lost() else JSONResponse(body, status)
+
+    def _is_lost(self) -> bool:
+        self.lost_answers -= 1
+        return self.lost_answers >= 0
 
     async def _health(self, request: Request) -> Response:
         return await self._begin(request) or JSONResponse({"status": "ok"})
@@ -339,18 +340,12 @@ class StubGateway:
         if refusal := await self._begin(request):
             return refusal
         thread = self._of(request)
-        items = [
-            {
-                "run_id": run_id,
-                "thread_id": thread.thread_id,
-                "tenant": "t",
-                "user": "u",
-                "status": "queued",
-                "task": task,
-            }
-            for run_id, task in thread.runs.items()
-        ]
+        items = [self._run_record(thread, run_id) for run_id in thread.runs]
         return JSONResponse({"items": items, "next_cursor": None})
+
+    def _run_record(self, thread: StubThread, run_id: str) -> dict[str, Any]:
+        owner = {"thread_id": thread.thread_id, "tenant": "t", "user": "u"}
+        return {"run_id": run_id, "status": "queued", "task": thread.runs[run_id], **owner}
 
     async def _events(self, request: Request) -> Response:
         if refusal := await self._begin(request):
@@ -359,7 +354,7 @@ class StubGateway:
         after = int(request.query_params.get("after", "-0").partition("-")[2])
         limit = min(3, int(request.query_params["limit"]))
         items = [e for e in self._of(request).log[after:] if run_id in (None, e["run_id"])][:limit]
-        return JSONResponse({"items": items, "next_after": items[-1]["id"] if items else None})
+        return JSONResponse({"items": items, "next_after": items[-1]["id"] if items else f"{EPOCH}-{after}"})
 
     async def _cancel(self, request: Request) -> Response:
         if refusal := await self._begin(request):
@@ -367,13 +362,13 @@ class StubGateway:
         thread = self._of(request)
         thread.cancelled.add(request.path_params["run_id"])
         thread.wake()
-        return JSONResponse({}, 202)
+        return JSONResponse(self._run_record(thread, request.path_params["run_id"]))
 
     async def _steer(self, request: Request) -> Response:
         if refusal := await self._begin(request):
             return refusal
         self._of(request).steers.append((await request.json())["text"])
-        return self._posted({}, 202)
+        return cut_answer() if self._is_lost() else Response(status_code=202)
 
     async def _answer(self, request: Request) -> Response:
         if refusal := await self._begin(request):
@@ -384,7 +379,7 @@ class StubGateway:
         answer = thread.answers[question_id] = (await request.json())["answer"]
         resolved = ApprovalResolved(thread_id=ThreadId(""), question_id=question_id, answer=answer, by="u")
         thread.append(resolved, next(iter(thread.runs), ""))
-        return JSONResponse({})
+        return Response(status_code=204)
 
     async def _files(self, request: Request) -> Response:
         if refusal := await self._begin(request):
@@ -398,7 +393,7 @@ class StubGateway:
         files, path = self._of(request).files, request.path_params["path"]
         if request.method == "PUT":
             files[path] = await request.body()
-            return Response(status_code=201)
+            return JSONResponse({"path": path, "kind": "file", "size": len(files[path]), "mode": 420, "mtime_ns": 0})
         if path not in files:
             return problem(404, "not_found", "no such file")
         if request.method == "DELETE":
