@@ -9,6 +9,9 @@ from workflow.tools import plugins
 from workflow.tools.ask import AskPerson
 from workflow.tools.base import Tool
 from workflow.tools.bash import Bash
+from workflow.tools.edit import FileEdit, MultiEdit
+from workflow.tools.file_read import FileRead
+from workflow.tools.files_creation import FilesCreation
 from workflow.tools.jobs import BashKill, BashOutput
 from workflow.tools.plan import JobPlan
 from workflow.tools.registry import Registry
@@ -25,7 +28,11 @@ def shipped(
         Bash(timeout_s=settings.bash_timeout_s, max_timeout_s=settings.bash_max_timeout_s, network=network),
         BashKill(),
         BashOutput(),
+        FileEdit(),
+        FileRead(),
+        FilesCreation(),
         JobPlan(),
+        MultiEdit(),
         SuggestNextSteps(),
         TodoRead(),
         TodoWrite(),
