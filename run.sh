@@ -71,9 +71,9 @@ install() {
   fi
   [[ -w $root ]] || die "cannot write to $root; own the folder, or set UV_PROJECT_ENVIRONMENT to one of yours"
   uv=$(find_uv) || exit 1
-  python=$(find_python)
   [[ $1 == dev ]] || options+=(--no-dev)
-  [[ -z $python ]] || options+=(--python "$python")
+  # Only for a new environment: uv makes an existing one anew when it is given another path of the same Python.
+  if [[ ! -x $venv/bin/python ]] && python=$(find_python) && [[ -n $python ]]; then options+=(--python "$python"); fi
   [[ -t 2 ]] || options+=(--quiet)
   say "Installing what uv.lock names into $venv …"
   leashed "$uv" sync --project "$root" --frozen --inexact ${options[@]+"${options[@]}"} >&2 ||
