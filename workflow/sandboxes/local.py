@@ -1,11 +1,11 @@
 """The provider that runs commands on this machine: one sandbox per thread, in the strongest tier that holds here."""
 
 import asyncio
-import contextlib
 import os
 import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -15,11 +15,13 @@ from workflow.core.config import SandboxSettings
 from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import lock, tiers
+from workflow.sandboxes.advice import for_better_tier
 from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.cell import Cell
 from workflow.sandboxes.cgroups import Cgroups, Limits
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.places import Places
+from workflow.sandboxes.probes import CHECK_MEMORY_BYTES, CHECK_PROCESSES, attack, canary_targets
 from workflow.sandboxes.tiers import TIERS, Place, Tier
 
 REFUSED = "T3"
@@ -56,7 +58,8 @@ class LocalProvider:
             raise SandboxRefused(f"no sandbox tier holds on this machine: {'; '.join(report.advice)}")
         if thread_id not in self._sandboxes:
             place = await asyncio.to_thread(self._places.make, thread_id)
-            sandbox = self._sandbox(thread_id, place, cast(Tier, report.tier), gaps=report.gaps)
+            tier = cast(Tier, report.tier)
+            sandbox = self._sandbox(thread_id, place, tier, settings=self._settings, gaps=report.gaps)
             self._sandboxes.setdefault(thread_id, sandbox)
         return self._sandboxes[thread_id]
 
@@ -91,11 +94,13 @@ class LocalProvider:
         patience = self._settings.idle_s * (BUSY_FACTOR if sandbox.has_background else 1)
         return monotonic() - sandbox.used_at > patience
 
-    def _sandbox(self, thread_id: ThreadId, place: Place, tier: Tier, *, gaps: tuple[str, ...]) -> LocalSandbox:
+    def _sandbox(
+        self, thread_id: ThreadId, place: Place, tier: Tier, *, settings: SandboxSettings, gaps: tuple[str, ...]
+    ) -> LocalSandbox:
         info = SandboxInfo(
             provider=self.name,
             tier=tier,
-            network=self._settings.network,
+            network=settings.network,
             gaps=gaps,
             sandbox_id=thread_id,
             workdir=tiers.workdir(tier, place),
@@ -103,9 +108,9 @@ class LocalProvider:
 
         async def enter() -> Cell:
             await self._make_room()
-            return await self._enter(tier, place)
+            return await self._enter(tier, place, settings)
 
-        return LocalSandbox(info, place, self._settings, environment=tiers.environment(tier, place), enter=enter)
+        return LocalSandbox(info, place, settings, environment=tiers.environment(tier, place), enter=enter)
 
     async def _make_room(self) -> None:
         """Closes the sandbox that was unused longest when there are too many. Raises: LimitExceeded if all work."""
@@ -117,12 +122,12 @@ class LocalProvider:
             raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
         await min(free, key=lambda sandbox: sandbox.used_at).close()
 
-    async def _enter(self, tier: Tier, place: Place) -> Cell:
+    async def _enter(self, tier: Tier, place: Place, settings: SandboxSettings) -> Cell:
         """Starts the processes of a sandbox. Raises: SandboxError."""
         lock_file = place.state / "lock"
         held = await asyncio.to_thread(lock.take, lock_file)
         try:
-            launch = tiers.launch(tier, place, self._settings, lock=held, hidden=(self._data_dir, Path.cwd()))
+            launch = tiers.launch(tier, place, settings, lock=held, hidden=(self._data_dir, Path.cwd()))
         except BaseException:
             os.close(held)
             raise
@@ -130,16 +135,16 @@ class LocalProvider:
         try:
             await asyncio.to_thread(lock.note, lock_file, cell.init_pid)
             if tier == "T1":
-                await asyncio.to_thread(self._limit, cell, place)
+                await asyncio.to_thread(self._limit, cell, place, settings)
         except BaseException:
             await cell.stop()
             raise
         return cell
 
-    def _limit(self, cell: Cell, place: Place) -> None:
+    def _limit(self, cell: Cell, place: Place, settings: SandboxSettings) -> None:
         if self._cgroups is None:
             raise SandboxError("no control group can be made here")
-        limits = Limits(self._settings.memory_bytes, self._settings.processes, self._settings.cpus)
+        limits = Limits(settings.memory_bytes, settings.processes, settings.cpus)
         try:
             group = self._cgroups.make(f"{place.state.name}.{secrets.token_hex(4)}", limits)
             group.add(cell.init_pid)
@@ -150,26 +155,31 @@ class LocalProvider:
     async def _examine(self) -> TierReport:
         if not sys.platform.startswith("linux"):
             return TierReport(self.name, REFUSED, advice=("local sandboxes need Linux",))
+        if self._settings.mode == "unsafe_host":
+            return TierReport(self.name, "unsafe_host", gaps=tiers.GAPS["unsafe_host"])
         wanted: tuple[Tier, ...] = TIERS if self._settings.mode == "auto" else (self._settings.mode,)
-        probes: list[Probe] = []
+        failed: list[Probe] = []
         for tier in wanted:
-            if await self._holds(tier, probes):
-                return TierReport(self.name, tier, tuple(probes), tiers.GAPS[tier])
-        return TierReport(self.name, REFUSED, tuple(probes), advice=("see the probes",))
+            probes = await self._attack(tier)
+            if all(probe.held for probe in probes):
+                advice = for_better_tier(tier, cgroups=self._cgroups is not None)
+                return TierReport(self.name, tier, (*failed, *probes), tiers.GAPS[tier], advice)
+            failed += [replace(probe, name=f"{tier}: {probe.name}") for probe in probes if not probe.held]
+        advice = for_better_tier(REFUSED, cgroups=self._cgroups is not None)
+        return TierReport(self.name, REFUSED, tuple(failed), advice=advice)
 
-    async def _holds(self, tier: Tier, probes: list[Probe]) -> bool:
+    async def _attack(self, tier: Tier) -> list[Probe]:
+        """Opens a sandbox of `tier` with small limits, attacks it, and takes it away again."""
         thread_id = ThreadId(f"check-{secrets.token_hex(6)}")
         place = await asyncio.to_thread(self._places.make, thread_id)
-        sandbox = self._sandbox(thread_id, place, tier, gaps=())
+        small = self._settings.model_copy(
+            update={"memory_bytes": CHECK_MEMORY_BYTES, "processes": CHECK_PROCESSES, "network": "off"}
+        )
+        sandbox = self._sandbox(thread_id, place, tier, settings=small, gaps=())
         try:
-            result = await sandbox.exec("true", timeout_s=10)
-            probes.append(Probe(f"{tier} starts", result.exit_code == 0, result.stderr.decode(errors="replace")))
-            return result.exit_code == 0
-        except (SandboxError, OSError) as error:
-            probes.append(Probe(f"{tier} starts", False, str(error)))
-            return False
+            with canary_targets(self._data_dir) as targets:
+                return await attack(sandbox, targets, caps=tier != "T2")
         finally:
             await sandbox.close()
             sandbox.dispose()
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(self._places.remove, thread_id)
+            await asyncio.to_thread(self._places.remove, thread_id)

@@ -38,16 +38,16 @@ def take(path: Path) -> int:
 
 def note(path: Path, pid: int) -> None:
     """Writes down init's process id (and when it started, because ids are used again)."""
-    path.write_text(f"{pid} {_started(pid)}")
+    path.write_text(f"{pid} {started(pid)}")
 
 
 def holder(path: Path) -> int:
     """The process id of the init that was noted; 0 when it does not run any more."""
     try:
-        pid, started = path.read_text().split()
+        pid, start = path.read_text().split()
     except (OSError, ValueError):
         return 0
-    return int(pid) if _started(int(pid)) == started else 0
+    return int(pid) if started(int(pid)) == start else 0
 
 
 def is_used(path: Path) -> bool:
@@ -70,7 +70,7 @@ def _try(fd: int) -> bool:
     return True
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """When a process started, in clock ticks since boot; empty if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
