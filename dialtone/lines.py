@@ -91,7 +91,7 @@ def file_lines(event: FileChanged, *, paint: Paint, width: int, limit: int) -> l
     mark = {"created": "+", "modified": "±", "deleted": "−"}[event.change]
     path = one_line(event.path, width - 24)
     lines = [f"{paint.cyan(f'{mark} {path}')} {paint.dim(event.change)}{counts}"]
-    lines += [f"  {_diff_line(line, paint, width - 2)}" for line in diff[:limit]]
+    lines += [f"  {_diff_line(line, paint, width - 2)}".rstrip() for line in diff[:limit]]
     if len(diff) > limit:
         lines.append(paint.dim(f"  … {len(diff) - limit} more lines of the diff"))
     return lines

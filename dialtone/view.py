@@ -37,6 +37,9 @@ from workflow.core.events import (
 _SHOWN_BY_EVENTS = frozenset({"job_plan", "todo_write", "suggest_next_steps"})
 """Tools whose result is an event of its own: their calls are shown only when they fail."""
 
+_SHOWN_AS_DIFFS = frozenset({"file_edit", "multi_edit", "files_creation"})
+"""Tools whose effect is shown by `file.changed`: a result that says the same is left out."""
+
 _COMMANDS = frozenset({"bash"})
 """Tools whose output is what a person came to see; of others a few lines are enough."""
 
@@ -187,7 +190,8 @@ class View:
         output = self._outputs.pop(event.call_id, unseen)
         if quiet and event.ok:
             return []
-        return [*self._headed(event.call_id, output, output.finish(event.output)), self._verdict(event)]
+        rest = [] if event.ok and event.tool in _SHOWN_AS_DIFFS else output.finish(event.output)
+        return [*self._headed(event.call_id, output, rest), self._verdict(event)]
 
     def _headed(self, call_id: str, output: CallOutput, block: list[str]) -> list[str]:
         """Output lines, after a line that says whose they are when another call came between."""
