@@ -17,6 +17,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from scripts.stack.part import Part
 from scripts.stack.supervisor import StackError, Supervisor
@@ -54,7 +55,7 @@ def prepare(data_dir: Path, settings: RedisSettings) -> Embedded:
         log_file.replace(folder / "redis.log.1")
     address: str | int = settings.embedded_port or _socket_path(folder)
     password = _password(settings) if settings.embedded_port else ""
-    url = f"redis://:{password}@127.0.0.1:{address}/0" if password else f"unix://{address}"
+    url = f"redis://:{quote(password, safe='')}@127.0.0.1:{address}/0" if password else f"unix://{address}"
     config = folder / "redis.conf"
     _write_private(config, _config(folder, log_file, address, password))
     part = Part(
@@ -102,8 +103,8 @@ async def _answers(server: Embedded) -> bool:
     except OSError:
         return False
     try:
-        login = f"AUTH {server.password}\r\n" if server.password else ""
-        writer.write(f"{login}PING\r\n".encode())
+        login = _command("AUTH", server.password) if server.password else b""
+        writer.write(login + _command("PING"))
         replies = [await asyncio.wait_for(reader.readline(), 2) for _ in range(2 if login else 1)]
     except (OSError, TimeoutError):
         return False
@@ -112,6 +113,12 @@ async def _answers(server: Embedded) -> bool:
         with suppress(OSError):
             await writer.wait_closed()
     return replies[-1] == b"+PONG\r\n"
+
+
+def _command(*words: str) -> bytes:
+    """`words` as the protocol wants them. Source: redis.io/docs/latest/develop/reference/protocol-spec"""
+    encoded = [word.encode() for word in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
 
 
 def _find_binary() -> tuple[Path, str]:

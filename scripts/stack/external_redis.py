@@ -47,16 +47,20 @@ def check(settings: RedisSettings) -> tuple[str, list[str]]:
 def _client(settings: RedisSettings) -> Any:  # redis-py's own types for sentinels are missing
     password = settings.password.get_secret_value() if settings.password else None
     url = urlsplit(settings.url)
-    bounds: dict[str, Any] = {"socket_timeout": settings.timeout_s, "socket_connect_timeout": settings.timeout_s}
+    bounds: dict[str, Any] = {
+        "socket_timeout": settings.timeout_s,
+        "socket_connect_timeout": settings.timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+    }
     if url.scheme == "sentinel":
         hosts = [host.rpartition(":")[::2] for host in url.netloc.rpartition("@")[2].split(",")]
         sentinels = [(name or port, int(port) if name else 26379) for name, port in hosts]
-        sentinel = Sentinel(sentinels, **bounds)  # type: ignore[no-untyped-call]
+        sentinel = Sentinel(sentinels, sentinel_kwargs=bounds, **bounds)  # type: ignore[no-untyped-call]
         name = settings.sentinel_service
         return sentinel.master_for(name, password=url.password or password, **bounds)  # type: ignore[no-untyped-call]
     if password and not url.password and "password" not in parse_qs(url.query):
         bounds["password"] = password
-    return redis.Redis.from_url(settings.url, retry=Retry(NoBackoff(), 0), **bounds)
+    return redis.Redis.from_url(settings.url, **bounds)
 
 
 def _warnings(info: dict[str, object]) -> list[str]:

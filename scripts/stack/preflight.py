@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from scripts.stack.supervisor import StackError
@@ -20,7 +21,8 @@ def check_data_dir(data_dir: Path) -> list[str]:
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
     except OSError as exc:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
         raise StackError(_unwritable(data_dir, exc)) from exc
     free = shutil.disk_usage(data_dir).free
     if free < LEAST_FREE_BYTES:
