@@ -1,0 +1,1 @@
+"""The whole line as separate processes, driven by HTTP and SSE alone."""
