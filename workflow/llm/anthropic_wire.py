@@ -25,6 +25,8 @@ _FINISH = {
 }
 # Models before 4.6 take a budget of reasoning tokens; later ones decide themselves and take an effort.
 _BUDGET_MODEL = re.compile(r"claude-(?:3|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-\d{8})?$)")
+# Models from 4.7 on refuse to be told a temperature.
+_SAMPLING_MODEL = re.compile(r"claude-(?:3|(?:opus|sonnet|haiku)-4(?:-[0-6])?(?:-\d{8})?$)|^(?!claude)")
 _BUDGETS = {"low": 1_024, "medium": 4_096, "high": 16_384}
 
 
@@ -53,7 +55,7 @@ class AnthropicWire:
                 body["tool_choice"] = {"type": "none"}
         if request.reasoning_effort is not None:
             body |= _reasoning(request.reasoning_effort, target.model, body["max_tokens"])
-        elif request.temperature is not None:  # refused together with reasoning
+        elif request.temperature is not None and _SAMPLING_MODEL.search(target.model):
             body["temperature"] = request.temperature
         return body
 

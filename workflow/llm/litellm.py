@@ -52,7 +52,7 @@ class LiteLLM:
                 for event in reader.feed(chunk):
                     yield event
                 await asyncio.sleep(0)  # its iterator never yields while data is buffered
-            if not reader.pieces.finish_reason:
+            if not _ended_well(stream):
                 raise ModelOverloaded("the stream of the model provider was cut before its end")
             reader.end()
             yield reader.pieces.completion()
@@ -65,8 +65,11 @@ class LiteLLM:
                 await stream.aclose()
 
     async def warm_up(self) -> None:
-        """Imports LiteLLM, in a thread. Takes seconds the first time in a process."""
-        await self._loaded()
+        """Imports LiteLLM, in a thread, then the parts that it imports at a first call. Takes seconds."""
+        library = await self._loaded()
+        call = {"model": self._model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        async for _ in await library.acompletion(**call, api_key="none", mock_response="hi"):
+            pass
 
     async def close(self) -> None:
         """Closes the connections of every LiteLLM model of the process: it keeps them in one cache."""
@@ -112,7 +115,7 @@ class LiteLLM:
         if isinstance(original, Exception):
             return self._mapped(original)
         kind = type(error).__name__
-        detail = str(getattr(error, "message", "") or error) or kind
+        detail = str(getattr(error, "message", "") or error).partition("\nTraceback")[0] or kind
         if kind == "ContextWindowExceededError":
             return ContextOverflow(f"the model provider answered: {self._redact(detail)[:600]}")
         status = getattr(error, "status_code", None)
@@ -194,6 +197,12 @@ async def _bounded(step: Any, request: ModelRequest, deadline: float) -> Any:
         if left_s <= request.idle_timeout_s:
             raise ModelOverloaded(f"the model provider took longer than {request.timeout_s:g} s") from None
         raise ModelOverloaded(f"the model provider was silent for {request.idle_timeout_s:g} s") from None
+
+
+def _ended_well(stream: Any) -> bool:
+    """False when the provider never said how its answer ends: LiteLLM then makes up a `stop`."""
+    said = (getattr(stream, name, None) for name in ("received_finish_reason", "intermittent_finish_reason"))
+    return not hasattr(stream, "received_finish_reason") or any(said)
 
 
 def _with_usage(error: ModelError, pieces: Pieces) -> ModelError:

@@ -1,0 +1,68 @@
+"""The four ways to a model: both drivers, each over both wires, against a local server."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from tests.servers.anthropic_server import AnthropicServer
+from tests.servers.base import ModelServer, Script
+from tests.servers.openai_server import OpenAiServer
+from workflow.llm.anthropic_wire import AnthropicWire
+from workflow.llm.base import LLM
+from workflow.llm.direct import DirectLLM
+from workflow.llm.litellm import LiteLLM
+from workflow.llm.openai_wire import OpenAiWire
+from workflow.llm.wire import Target
+
+KEY = "sk-test-0123456789abcdef0123456789"
+
+Connect = Callable[..., Awaitable["Line"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A driver connected to a server."""
+
+    driver: str
+    wire: str
+    model: str
+    server: ModelServer
+    llm: LLM
+
+
+@pytest.fixture(params=["direct-openai", "direct-anthropic", "litellm-openai", "litellm-anthropic"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Driver and wire."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def connect(way: str) -> AsyncIterator[Connect]:
+    """Starts a server that plays the given answers, and connects a driver to it."""
+    driver, wire = way.split("-")
+    async with AsyncExitStack() as stack:
+
+        async def connect(answers: Script = (), *, api_key: str = KEY) -> Line:
+            server: ModelServer = (
+                OpenAiServer(answers, api_key=KEY) if wire == "openai" else AnthropicServer(answers, api_key=KEY)
+            )
+            await stack.enter_async_context(server)
+            llm = connected(driver, wire, server.base_url, api_key)
+            stack.push_async_callback(llm.close)
+            return Line(driver, wire, model_name(wire), server, llm)
+
+        yield connect
+
+
+def model_name(wire: str) -> str:
+    return "openai/gpt-test" if wire == "openai" else "anthropic/claude-sonnet-5-5"
+
+
+def connected(driver: str, wire: str, base_url: str, api_key: str) -> LLM:
+    """A driver for the server at `base_url`."""
+    if driver == "litellm":
+        return LiteLLM(model_name(wire), api_base=base_url, api_key=api_key)
+    spoken = OpenAiWire() if wire == "openai" else AnthropicWire()
+    return DirectLLM(spoken, Target(model_name(wire).partition("/")[2], base_url, api_key))
