@@ -41,7 +41,7 @@ def texts(items: list[StreamItem], kind: DeltaKind) -> str:
 def test_a_run_streams_previews_and_facts_that_agree(stack: str) -> None:
     with Client(stack) as client:
         _run_id, items = play(client, SHELL)
-    said = {item.item: item.text for item in items if isinstance(item, Message)}
+    said = {str(item.item): item.text for item in items if isinstance(item, Message)}
     pieces = [item for item in items if isinstance(item, Delta) and item.kind is DeltaKind.TEXT]
     (result,) = [item for item in items if isinstance(item, ToolResulted)]
     assert list(said.values()) == ["I print.", "All **done**."]
