@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -31,16 +31,11 @@ class Reader:
     ended: bool = False
 
     @classmethod
-    async def open(cls, url: str, *, headers: Mapping[str, str] | None = None, receive_buffer: int = 0) -> Self:
+    async def open(cls, url: str, *, headers: Mapping[str, str] | None = None) -> Self:
         """Sends the request and reads the head of the answer."""
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None
-        raw = socket.socket()
-        raw.setblocking(False)
-        if receive_buffer:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(raw, (parts.hostname, parts.port))
-        reader, writer = await asyncio.open_connection(sock=raw, limit=2**20)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
         lines = [f"GET {parts.path}?{parts.query} HTTP/1.1", f"Host: {parts.netloc}", "Accept: text/event-stream"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -56,11 +51,13 @@ class Reader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leaves without a word, as a closed tab does."""
         self.writer.transport.abort()
+        with suppress(OSError):
+            await self.writer.wait_closed()
 
     async def more(self) -> bool:
         """Takes what comes next; False when the stream has ended."""
