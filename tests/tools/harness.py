@@ -174,4 +174,4 @@ def _take_back(call: MemoryCall, root: Path) -> None:
 
 def memory_sandbox(files: Mapping[str, bytes | str] | None = None) -> MemorySandbox:
     """The memory twin, with bash, rg, python3, readlink and xargs run for real on a copy of its files."""
-    return MemorySandbox(files, commands=dict.fromkeys(("bash", "rg", "python3", "readlink"), _really))
+    return MemorySandbox(files, commands=dict.fromkeys(("bash", "rg", "python3", "readlink", "xargs"), _really))

@@ -12,9 +12,12 @@ from workflow.tools.bash import Bash
 from workflow.tools.edit import FileEdit, MultiEdit
 from workflow.tools.file_read import FileRead
 from workflow.tools.files_creation import FilesCreation
+from workflow.tools.globbing import Glob
 from workflow.tools.jobs import BashKill, BashOutput
+from workflow.tools.ls import Ls
 from workflow.tools.plan import JobPlan
 from workflow.tools.registry import Registry
+from workflow.tools.search import Grep
 from workflow.tools.suggest import SuggestNextSteps
 from workflow.tools.todo import TodoRead, TodoWrite
 
@@ -31,7 +34,10 @@ def shipped(
         FileEdit(),
         FileRead(),
         FilesCreation(),
+        Glob(),
+        Grep(),
         JobPlan(),
+        Ls(),
         MultiEdit(),
         SuggestNextSteps(),
         TodoRead(),

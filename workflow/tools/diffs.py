@@ -13,7 +13,7 @@ EVENT_CHARS = 20_000
 
 def unified(before: str, after: str, path: str) -> str:
     """The change as a unified diff without line ends; empty if only line ends differ."""
-    old, new = View(before).lines, View(after).lines
+    old, new = _lines(before), _lines(after)
     head = _common(old, new, 0)
     tail = _common(old[::-1], new[::-1], head)
     first = max(0, head - _CONTEXT)
@@ -37,6 +37,14 @@ def shortened(diff: str, limit: int) -> str:
     """`diff` within `limit` characters, head and tail."""
     cut = head_and_tail(diff, limit - 100)
     return diff if cut is None else cut.text
+
+
+def _lines(text: str) -> list[str]:
+    """The lines; a last one without an end says so, as `diff -u` does."""
+    lines = View(text).lines
+    if lines[-1] == "":
+        return lines[:-1]
+    return [*lines[:-1], f"{lines[-1]}\n\\ No newline at end of file"]
 
 
 def _groups(a: list[str], b: list[str]) -> list[list[tuple[str, int, int, int, int]]]:

@@ -7,6 +7,10 @@ import json
 from typing import Any
 
 KEY_ALIASES: dict[str, str] = {
+    "-A": "after",
+    "-B": "before",
+    "-C": "context",
+    "-i": "ignore_case",
     "cmd": "command",
     "contents": "content",
     "dir": "path",
@@ -15,6 +19,8 @@ KEY_ALIASES: dict[str, str] = {
     "file_path": "path",
     "filename": "path",
     "filepath": "path",
+    "head_limit": "limit",
+    "include": "glob",
     "new_str": "new",
     "new_string": "new",
     "new_text": "new",
@@ -29,7 +35,7 @@ KEY_ALIASES: dict[str, str] = {
 }
 """Other programs' names for our arguments; used only where ours is missing and theirs is unknown."""
 
-NARRATION = frozenset({"description", "explanation", "reason", "reasoning", "thought", "title", "toolSummary"})
+NARRATION = frozenset({"-n", "description", "explanation", "reason", "reasoning", "thought", "title", "toolSummary"})
 """What models say about a call inside of it; it changes nothing, so it is passed over."""
 
 _WRAPPERS = frozenset({"arguments", "args", "input", "parameters", "params"})
