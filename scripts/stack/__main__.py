@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as exc:
         print(f"The configuration is wrong:\n{exc.message}", file=sys.stderr)
         return EX_CONFIG
-    output = Output(sys.stderr, loaded.settings.log)
+    # A demo is for eyes, also when they look through a pipe.
+    log = loaded.settings.log.model_copy(update={"format": "color"} if arguments.command == "demo" else {})
+    output = Output(sys.stderr, log)
     for warning in loaded.warnings:
         output.say(warning, level="WARNING")
     plan = Plan(loaded)

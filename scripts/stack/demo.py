@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TextIO
 
 from scripts.stack.embedded_redis import is_in_use
-from scripts.stack.health import describe
 from scripts.stack.output import Output
 from scripts.stack.part import leash
 from scripts.stack.plan import ROOT, Plan
@@ -30,7 +29,8 @@ async def demo(plan: Plan, task: str, output: Output, *, stop: asyncio.Event, cl
         try:
             async with running(plan, quiet, stop=stop) as stack:
                 health = await stack.ready(quiet)
-                output.say(f"model: {describe(health.get('model'))}; sandbox: {describe(health.get('sandbox'))}")
+                for name in ("model", "sandbox"):
+                    output.say(f"{name}: {health.get(name)}")
                 return await stack.unless_stopped(_run_client(stack, client, task))
         except StackError as exc:
             raise StackError(f"{exc}\n(the whole log: {log_file.name})") from exc

@@ -47,8 +47,8 @@ def banner(health: Health, *, url: str, redis: str, data_dir: str) -> list[str]:
     rows = [
         ("console", f"{url}/"),
         ("API docs", f"{url}/docs"),
-        ("model", describe(health.get("model"))),
-        ("sandbox", describe(health.get("sandbox"))),
+        ("model", health.get("model", "")),
+        ("sandbox", health.get("sandbox", "")),
         ("redis", redis),
         ("data", data_dir),
     ]
@@ -56,11 +56,3 @@ def banner(health: Health, *, url: str, redis: str, data_dir: str) -> list[str]:
     lines = [f"Dialtone {version} is ready".replace("  ", " ")]
     lines += [f"  {name:<9} {text}" for name, text in rows if text]
     return ["", *lines, "  Ctrl-C stops everything", ""]
-
-
-def describe(value: object) -> str:
-    """A field of /health in words, whether it is a text or an object with a `description`."""
-    if isinstance(value, dict):
-        named = value.get("description") or value.get("name") or value.get("tier")
-        return str(named) if named else ", ".join(f"{name} {item}" for name, item in value.items())
-    return str(value or "")

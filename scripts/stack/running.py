@@ -45,7 +45,7 @@ class Stack:
         return await unless_stopped(work, self.stop, self.supervisor)
 
     async def ready(self, output: Output) -> Health:
-        """What /health says, once it says 200 (`{}` without a gateway). Raises: Stopped, StackError."""
+        """What /health says, once our parts can serve (`{}` without a gateway). Raises: Stopped, StackError."""
         health = await self.unless_stopped(self._ready(output))
         self.supervisor.is_ready = True
         return health
@@ -59,7 +59,8 @@ class Stack:
         gateway = self.plan.loaded.settings.gateway
         while True:
             status, health = await get_health(reachable(gateway.host), gateway.port)
-            if status == 200:
+            # `degraded` is a gateway without a worker: good enough only where the worker is not ours to start.
+            if status == 200 and (health.get("status") == "ok" or not self.plan.worker):
                 return health
             now = clock.time()
             reason = _reason(status, health)
@@ -68,7 +69,7 @@ class Stack:
             if now - told > 10:
                 told = now
                 output.say(f"still starting: {reason}", level="WARNING")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
 
 async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event, supervisor: Supervisor) -> T:
@@ -148,5 +149,8 @@ async def _stop(supervisor: Supervisor, front: list[str], back: list[str]) -> No
 def _reason(status: int, health: Health) -> str:
     if status == 0:
         return "the gateway does not answer yet"
-    detail = health.get("detail") or health.get("status") or ""
-    return f"the gateway answers {status} {detail}".rstrip()
+    if health.get("status") == "degraded":
+        return "the worker does not answer yet"
+    redis = health.get("redis")
+    problem = redis.get("problem", "") if isinstance(redis, dict) else ""
+    return f"the gateway answers {status} {problem}".rstrip()

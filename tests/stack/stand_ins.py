@@ -14,7 +14,7 @@ def say(text: str) -> None:
 
 async def gateway(status: str = "200") -> None:
     """Answers every request with `status`; ends at SIGTERM."""
-    body = json.dumps({"status": "ok", "version": "9.9", "model": "scripted (no key)", "sandbox": {"tier": "T1"}})
+    body = json.dumps({"status": "ok", "version": "9.9", "model": "scripted (no key)", "sandbox": "local/T1"})
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -23,7 +23,10 @@ from workflow.core.redact import Redactor, secret_values
 _bound: ContextVar[Mapping[str, str]] = ContextVar("_bound", default=MappingProxyType({}))
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-_QUIET = ("httpx", "httpcore", "aiohttp.access", "kombu", "amqp", "LiteLLM", "asyncio", "watchfiles")
+_QUIET = (
+    *("httpx", "httpcore", "aiohttp.access", "kombu", "amqp", "LiteLLM", "asyncio", "watchfiles", "uvicorn.error"),
+    *("celery.worker.strategy", "celery.app.trace", "celery.worker.consumer.connection"),
+)
 """Libraries that report ordinary work at INFO: heard from WARNING on unless the level is DEBUG."""
 
 
