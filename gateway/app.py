@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway import errors
 from gateway.middleware import Bodies, Edge
-from gateway.routes import events, files, health, legacy, questions, runs, stream, threads
+from gateway.routes import events, files, health, legacy, metrics, questions, runs, session, stream, threads, ws
 from gateway.services import Services
 from workflow.core.config import Settings
 
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    for module in (health, threads, runs, questions, events, files, stream, legacy):
+    for module in (health, metrics, session, threads, runs, questions, events, files, stream, legacy, ws):
         app.include_router(module.router)
     if _CONSOLE.is_dir():
         app.mount("/", StaticFiles(directory=_CONSOLE, html=True), name="console")
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=_EXPOSED,
         )
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, counts=services.requests)
     document(app)
     return app
 

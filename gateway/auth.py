@@ -66,17 +66,17 @@ class Authenticator:
         """
         if not self.is_on:
             self._check_host(request)
-            self._check_origin(request)
+            self.check_origin(request)
             return LOCAL
         kind, _, value = request.headers.get("authorization", "").partition(" ")
         if kind.casefold() == "bearer" and value.strip():
             return await self._bearer(value.strip())
         if key := request.headers.get("x-api-key"):
-            return self._key(key)
+            return self.key_caller(key)
         if thread_id is not None and (ticket := request.query_params.get("ticket")):
             return await self._ticket(ticket, thread_id)
         if secret := request.cookies.get(COOKIE):
-            self._check_origin(request)
+            self.check_origin(request)
             return await self._session(digest(secret))
         raise Unauthenticated("no key: send `Authorization: Bearer <API key or token>`")
 
@@ -90,22 +90,19 @@ class Authenticator:
         if kind == "session":
             await self._session(value)
 
-    async def key_caller(self, text: str) -> Caller:
-        """Whom an API key stands for. Raises: Unauthenticated."""
-        return self._key(text)
-
     async def close(self) -> None:
         if self._tokens is not None:
             await self._tokens.close()
 
     async def _bearer(self, text: str) -> Caller:
         if text.startswith("dt_"):
-            return self._key(text)
+            return self.key_caller(text)
         if self._tokens is None:
             raise Unauthenticated("not an API key, and no token issuer is configured")
         return await self._tokens.caller(text)
 
-    def _key(self, text: str) -> Caller:
+    def key_caller(self, text: str) -> Caller:
+        """Whom an API key stands for. Raises: Unauthenticated."""
         caller = self._keys.caller(text)
         if caller is None:
             raise Unauthenticated("the API key is unknown or was revoked")
@@ -125,7 +122,7 @@ class Authenticator:
         await self.check(held)
         return held.model_copy(update={"credential": f"session:{hashed}"})
 
-    def _check_origin(self, request: HTTPConnection) -> None:
+    def check_origin(self, request: HTTPConnection) -> None:
         """Keeps pages of other origins from using what the browser attaches by itself."""
         origin = request.headers.get("origin")
         if origin is None:

@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
@@ -25,6 +26,7 @@ BODY_TIMEOUT_S = 30.0
 MAX_DEPTH = 64
 """Nesting of JSON bodies. Python's parser alone would give up somewhere near 1,000."""
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS"})
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -56,8 +58,9 @@ def content_policy(path: str) -> bytes:
 class Edge:
     """The outermost layer. Gives the request its id, adds headers, writes one log line, 499 when the client left."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, counts: Counter[tuple[str, int]]) -> None:
         self._app = app
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -71,7 +74,7 @@ class Edge:
             try:
                 await self._app(scope, exchange.receive, exchange.send)
             finally:
-                exchange.report()
+                self._counts[exchange.report()] += 1
 
 
 class _Exchange:
@@ -118,14 +121,14 @@ class _Exchange:
             wanted.append((b"strict-transport-security", b"max-age=31536000"))
         return [header for header in wanted if header[0] not in names]
 
-    def report(self) -> None:
-        """One line a request, without its query: that may hold a ticket."""
+    def report(self) -> tuple[str, int]:
+        """Writes one line, without the query, which may hold a ticket; gives back method and status."""
         status = 499 if self.is_left else self.status or 499
         took_ms = int((time.monotonic() - self._started) * 1000)
-        _access.info(
-            "%s %s %d %d ms", self._scope.get("method", "WS"), self._scope["path"], status, took_ms,
-            extra={"status": status, "took_ms": took_ms},
-        )  # fmt: skip
+        method = self._scope.get("method", "WS")
+        extra = {"status": status, "took_ms": took_ms}
+        _access.info("%s %s %d %d ms", method, self._scope["path"], status, took_ms, extra=extra)
+        return method if method in _METHODS else "other", status
 
 
 class Bodies:

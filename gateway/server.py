@@ -8,6 +8,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from gateway.sse import ABORT
 from workflow.core.config import GatewaySettings
@@ -30,6 +32,16 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         extensions: dict[str, Any] = {ABORT: self.transport.abort}
         self.scope["extensions"] = extensions
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """The same for WebSockets."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            extensions: dict[str, Any] = {ABORT: self.transport.abort}
+            self.scope["extensions"] = extensions | dict(self.scope["extensions"] or {})
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
@@ -65,7 +77,7 @@ def configure(app: FastAPI, settings: GatewaySettings) -> uvicorn.Config:
     options: dict[str, Any] = {
         "http": Protocol,
         "loop": "uvloop",
-        "ws": "websockets-sansio",
+        "ws": SocketProtocol,
         "ws_per_message_deflate": False,  # 38 KB a connection, and nothing gained on small messages
         "ws_max_size": settings.max_body_bytes,
         "log_config": None,

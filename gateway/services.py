@@ -1,6 +1,7 @@
 """What a gateway process holds open, put together and taken apart in one place."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.auth import Authenticator
@@ -39,6 +40,8 @@ class Services:
     auth: Authenticator
     limits: RateLimit
     hub: Hub
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Requests answered so far, by method and status."""
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":

@@ -10,9 +10,9 @@ from gateway.deps import Reader, ServicesDep, ThreadPath, admit, run_of
 from gateway.errors import documented
 from gateway.services import Services
 from gateway.sse import EventStream, is_at_end, read_start
-from gateway.subscription import Wish
+from gateway.subscription import Subscription, Wish
 from workflow.core.ids import ThreadId
-from workflow.core.records import TERMINAL_STATUSES, Caller
+from workflow.core.records import TERMINAL_STATUSES, Caller, RunRecord, ThreadRecord
 
 router = APIRouter(prefix="/api/agent/{thread_id}", tags=["stream"])
 
@@ -71,17 +71,24 @@ async def open_stream(
     run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
     if is_resume and wish.cursor is not None and await is_at_end(held.log, thread, run, wish.cursor):
         return Response(status_code=204)
+    subscription = await subscribe(held, caller, thread, run, wish)
+    return EventStream(held.hub, subscription, retry_ms=held.settings.gateway.retry_ms)
+
+
+async def subscribe(
+    held: Services, caller: Caller, thread: ThreadRecord, run: RunRecord | None, wish: Wish
+) -> Subscription:
+    """A place in the thread's stream, or in one run's; the caller of this gives it back to the hub."""
     if run is not None:
         wish = Wish(wish.cursor, run.run_id, run.status in TERMINAL_STATUSES, wish.deltas)
-    subscription = held.hub.open(caller, thread_id, wish)
-    if run is not None and run.status == "queued":
-        held.hub.note_waiting(run)
-    elif run is None and (thread.queued_runs or thread.last_status == "queued"):
-        queued, _ = await held.threads.runs(caller, thread_id, limit=20)
-        for one in queued:
-            if one.status == "queued":
-                held.hub.note_waiting(one)
-    return EventStream(held.hub, subscription, retry_ms=held.settings.gateway.retry_ms)
+    queued = [run] if run is not None else []
+    if run is None and (thread.queued_runs or thread.last_status == "queued"):
+        queued, _ = await held.threads.runs(caller, thread.thread_id, limit=20)
+    subscription = held.hub.open(caller, thread.thread_id, wish)
+    for one in queued:
+        if one.status == "queued":
+            held.hub.note_waiting(one)
+    return subscription
 
 
 @router.post("/ticket", responses=documented(401, 403, 404, 429, 503))

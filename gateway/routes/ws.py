@@ -1,0 +1,179 @@
+"""The stream's WebSocket twin: the same log and cursor rules, and commands on the same connection.
+
+Server → client: `{"event", "id"?, "data"}`, the words of the SSE stream plus `reply`.
+Client → server: `{"command", "id"?, ...}`, answered by `reply` or `error`, each with the command's `id`.
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, WebSocket
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
+from starlette.websockets import WebSocketDisconnect
+
+from gateway.bodies import Body, Line
+from gateway.deps import admit, as_thread_id, run_of, services
+from gateway.errors import TITLES, problem, problem_of, request_id_of, respond
+from gateway.routes.questions import AnswerBody
+from gateway.routes.runs import CancelBody, SteerBody
+from gateway.routes.stream import subscribe
+from gateway.routes.threads import ExecuteBody, start_run
+from gateway.services import Services
+from gateway.sse import ABORT, read_start
+from gateway.subscription import Subscription, Wish
+from workflow.core.errors import DialtoneError
+from workflow.core.ids import ThreadId
+from workflow.core.records import Caller
+
+router = APIRouter()
+
+_CLOSE = {"ended": 1000, "too_old": 1001, "draining": 1012, "refused": 1008, "slow": 1013}
+"""Close codes by reason. Source: iana.org/assignments/websocket"""
+
+
+class _Command(Body):
+    id: Line = Field("", max_length=100, description="comes back with the answer")
+
+
+class Execute(_Command, ExecuteBody):
+    command: Literal["execute"]
+    idempotency_key: Line = Field("", max_length=255)
+
+
+class Cancel(_Command, CancelBody):
+    command: Literal["cancel"]
+    run_id: Line = Field(max_length=129)
+
+
+class Steer(_Command, SteerBody):
+    command: Literal["steer"]
+    run_id: Line = Field(max_length=129)
+
+
+class Answer(_Command, AnswerBody):
+    command: Literal["answer"]
+    question_id: Line = Field(max_length=128)
+
+
+Command = Annotated[Execute | Cancel | Steer | Answer, Field(discriminator="command")]
+_COMMAND: TypeAdapter[Execute | Cancel | Steer | Answer] = TypeAdapter(Command)
+
+
+@router.websocket("/api/agent/{thread_id}/ws")
+async def ws(websocket: WebSocket) -> None:
+    """Answers an upgrade with a problem body when it is refused, else serves the connection to its end."""
+    held = services(websocket)
+    try:
+        caller, thread_id, subscription = await _open(websocket, held)
+    except DialtoneError as error:
+        await websocket.send_denial_response(respond(error, request_id_of(websocket.scope)))
+        return
+    session = _Session(websocket, held, caller, thread_id, subscription)
+    try:
+        await websocket.accept()
+        await session.run()
+    finally:
+        held.hub.leave(subscription)
+
+
+async def _open(websocket: WebSocket, held: Services) -> tuple[Caller, ThreadId, Subscription]:
+    thread_id = as_thread_id(websocket.path_params["thread_id"])
+    caller = await held.auth.caller(websocket, thread_id=thread_id)
+    await admit(websocket, held, caller, scope="read", kind="requests")
+    query = websocket.query_params
+    start = read_start(last_id=query.get("last_id", ""), origin=query.get("from", ""))
+    thread = await held.threads.get(caller, thread_id)
+    run_id = query.get("run_id")
+    run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
+    wish = Wish(start.cursor, deltas=query.get("deltas", "true").lower() not in {"false", "0"})
+    subscription = await subscribe(held, caller, thread, run, wish)
+    subscription.abort = websocket.scope["extensions"].get(ABORT)
+    return caller, thread_id, subscription
+
+
+class _Session:
+    """One open connection."""
+
+    def __init__(
+        self, websocket: WebSocket, held: Services, caller: Caller, thread_id: ThreadId, subscription: Subscription
+    ) -> None:
+        self._websocket = websocket
+        self._held = held
+        self._caller = caller
+        self._thread_id = thread_id
+        self._subscription = subscription
+
+    async def run(self) -> None:
+        """Writes the stream while it takes commands; returns when either side has ended."""
+        writer = asyncio.create_task(self._write())
+        try:
+            while True:
+                await self._take(await self._websocket.receive_text())
+        except (WebSocketDisconnect, KeyError):  # KeyError: a binary message, which nobody here sends
+            pass
+        finally:
+            self._subscription.close("left")
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self) -> None:
+        subscription, now = self._subscription, asyncio.get_running_loop().time
+        try:
+            async for batch in subscription.batches():
+                for frame in batch:
+                    subscription.writing_since = now()
+                    await self._websocket.send_text(frame.ws)
+                    subscription.writing_since = None
+            code = _CLOSE.get(subscription.closed)
+            if code is not None and code != _CLOSE["slow"]:
+                await self._websocket.close(code, subscription.closed)
+        except (WebSocketDisconnect, RuntimeError):  # RuntimeError: Starlette's word for a connection that is closed
+            subscription.close("left")
+
+    async def _take(self, text: str) -> None:
+        """One command, answered before the next is read."""
+        command_id = ""
+        try:
+            command = _COMMAND.validate_json(text)
+            command_id = command.id
+            result = await self._obey(command)
+        except ValidationError as error:
+            await self._say("error", _unreadable(error))
+        except DialtoneError as error:
+            body = problem_of(error, request_id_of(self._websocket.scope))
+            await self._say("error", body | {"id": command_id})
+        else:
+            await self._say("reply", {"id": command_id, "command": command.command, "result": result})
+
+    async def _obey(self, command: Execute | Cancel | Steer | Answer) -> Any:
+        held, caller, thread_id = self._held, self._caller, self._thread_id
+        await held.auth.check(caller)
+        kind: Literal["executes", "requests"] = "executes" if isinstance(command, Execute) else "requests"
+        await admit(self._websocket, held, caller, scope="write", kind=kind)
+        match command:
+            case Execute():
+                return await start_run(held, caller, thread_id, command, command.idempotency_key)
+            case Cancel():
+                return await held.threads.cancel(caller, run_of(thread_id, command.run_id), reason=command.reason)
+            case Steer():
+                await held.threads.steer(caller, run_of(thread_id, command.run_id), text=command.text)
+            case Answer():
+                await held.threads.answer(
+                    caller, thread_id, command.question_id, answer=command.answer, note=command.note
+                )
+        return None
+
+    async def _say(self, event: str, data: dict[str, Any]) -> None:
+        message = b'{"event":"%b","data":%b}' % (event.encode(), to_json(data))
+        await self._websocket.send_text(message.decode())
+
+
+def _unreadable(error: ValidationError) -> dict[str, Any]:
+    """The problem of a command that does not fit; its id could not be read either."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return problem(400, "bad_json", "the message is not JSON")
+    fields = [
+        {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"], "code": fault["type"]} for fault in faults
+    ]
+    return problem(422, "not_valid", TITLES[422], errors=fields[:20])
