@@ -56,10 +56,6 @@ def anthropic_prompt(request: ModelRequest) -> Prompt:
             _add(prompt.messages, "user", [_text(filled(item.text, NO_TEXT)), *map(_image, item.images)])
         else:
             _add_exchange(prompt.messages, item, request.model)
-    if not prompt.messages or prompt.messages[0]["role"] != "user":
-        prompt.messages.insert(0, {"role": "user", "content": [_text("Go on.")]})
-    if prompt.messages[-1]["role"] != "user":
-        prompt.messages.append({"role": "user", "content": [_text("Go on.")]})
     if request.cache_breakpoints:
         _mark(prompt)
     return prompt

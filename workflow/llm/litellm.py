@@ -6,6 +6,7 @@ for one attempt and nothing else: no retries, no router, no callbacks (their arg
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncGenerator
 from importlib import import_module
@@ -27,6 +28,8 @@ _ENVIRONMENT = {
     "LITELLM_LOG": "ERROR",
     "REPEATED_STREAMING_CHUNK_LIMIT": "100000",  # at 100 equal chunks it takes a row of dashes for a fault
 }
+# LiteLLM appends these to some messages; the second is the whole prompt.
+_APPENDED = re.compile(r"\n(?:Traceback|Received Messages)")
 
 
 class LiteLLM:
@@ -115,7 +118,7 @@ class LiteLLM:
         if isinstance(original, Exception):
             return self._mapped(original)
         kind = type(error).__name__
-        detail = str(getattr(error, "message", "") or error).partition("\nTraceback")[0] or kind
+        detail = _APPENDED.split(str(getattr(error, "message", "") or error))[0] or kind
         if kind == "ContextWindowExceededError":
             return ContextOverflow(f"the model provider answered: {self._redact(detail)[:600]}")
         status = getattr(error, "status_code", None)

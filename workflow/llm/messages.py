@@ -16,9 +16,14 @@ from workflow.core.events import ToolCall
 from workflow.core.ids import CallId
 from workflow.llm.base import AssistantMessage, ChatMessage, Image, SystemMessage, ToolMessage, UserMessage
 
+INVALID = "_invalid"
+"""Key under which a call's arguments are kept when they are no object."""
 NO_TEXT = "(no text)"
 NO_OUTPUT = "(no output)"
 INTERRUPTED = "This call was interrupted: it has no result. Whether it took effect is not known."
+
+
+GO_ON = UserMessage("Go on.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ Arranged = SystemMessage | UserMessage | Exchange
 
 
 def arranged(messages: Iterable[ChatMessage]) -> list[Arranged]:
-    """The messages with every call answered at once, exactly once and in call order.
+    """The messages with every call answered at once, exactly once and in call order; the user first and last.
 
     A call without a result gets one that says so. A result whose call is gone (compacted away) becomes a user
     message. What a person wrote while tools ran comes after their results.
@@ -62,6 +67,11 @@ def arranged(messages: Iterable[ChatMessage]) -> list[Arranged]:
         else:
             held.append(message)
     settle()
+    first = next((place for place, item in enumerate(items) if not isinstance(item, SystemMessage)), len(items))
+    if first == len(items) or isinstance(items[first], Exchange):
+        items.insert(first, GO_ON)
+    if isinstance(last := items[-1], Exchange) and not last.results:
+        items.append(GO_ON)
     return items
 
 
@@ -86,12 +96,12 @@ def wire_call_id(call_id: CallId, *, max_chars: int) -> str:
 
 
 def object_arguments(call: ToolCall) -> dict[str, Any]:
-    """The call's arguments as an object; text that is none is kept under the key `_invalid`."""
+    """The call's arguments as an object; text that is none is kept under the key INVALID."""
     try:
         value = json.loads(call.arguments or "{}")
     except ValueError:
         value = None
-    return value if isinstance(value, dict) else {"_invalid": call.arguments}
+    return value if isinstance(value, dict) else {INVALID: call.arguments}
 
 
 def filled(text: str, otherwise: str) -> str:
