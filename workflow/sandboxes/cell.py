@@ -11,6 +11,7 @@ import errno
 import itertools
 import marshal
 import os
+import secrets
 import signal
 import socket
 import struct
@@ -84,7 +85,8 @@ class Cell:
         self._line = line
         self._process = process
         self._stderr = stderr
-        self._ids = itertools.count(1)
+        # Never the same again in a sandbox that is started anew: a stale number must find nothing.
+        self._ids = itertools.count(secrets.randbelow(1 << 30))
         self._jobs: dict[int, asyncio.Future[int]] = {}
         self._sockets: dict[int, asyncio.Future[socket.socket]] = {}
         self._ready = asyncio.get_running_loop().create_future()

@@ -16,6 +16,7 @@ from workflow.sandboxes.commands import Background, Foreground
 from workflow.sandboxes.disk import DiskMeter, measure
 from workflow.sandboxes.guard import Guard, usage
 from workflow.sandboxes.paths import relative
+from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Place
 from workflow.sandboxes.tree import Tree
 from workflow.sandboxes.watching import changes
@@ -42,6 +43,8 @@ class LocalSandbox:
         self._cell: Cell | None = None
         self._entering = asyncio.Lock()
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
+        self.snapshots = Snapshots(place.state / "snapshots", self._tree)
+        """Blocking: comparing and reading of snapshots; call it from a thread."""
         self._foreground: set[Foreground] = set()
         self._background: dict[int, Background] = {}
         self._state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
@@ -127,10 +130,10 @@ class LocalSandbox:
         raise ToolError("ports come with a later step", kind="port_closed", port=port)
 
     async def snapshot(self, label: str) -> str:
-        raise ToolError("snapshots come with a later step", kind="no_such_snapshot")
+        return (await self._in_thread(lambda: self.snapshots.take(label))).id
 
     async def restore(self, snapshot_id: str) -> None:
-        raise ToolError("snapshots come with a later step", kind="no_such_snapshot")
+        await self._in_thread(lambda: self.snapshots.restore(snapshot_id))
 
     async def usage(self) -> SandboxUsage:
         disk = await asyncio.to_thread(measure, (self._tree.root_fd, *self._state_fds))

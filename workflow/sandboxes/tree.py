@@ -10,7 +10,7 @@ import os
 import posixpath
 import secrets
 import stat as modes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workflow.core.errors import ToolError
@@ -38,17 +38,25 @@ class Tree:
 
     def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         """As Sandbox.read; at most MAX_READ bytes, else ToolError `too_large`."""
+        with self.opened(path) as fd:
+            size = os.fstat(fd).st_size
+            wanted = size - offset if limit is None else limit
+            if min(wanted, size) > MAX_READ:
+                raise ToolError(f"{path} has {size} bytes; read a part of it", kind="too_large", path=path)
+            return _read(fd, offset, min(wanted, MAX_READ))
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[int]:
+        """A descriptor of a regular file. Raises: ToolError for anything else."""
+        # O_NONBLOCK: opening a pipe without a writer must not hang.
         fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            found = os.fstat(fd)
-            if modes.S_ISDIR(found.st_mode):
+            mode = os.fstat(fd).st_mode
+            if modes.S_ISDIR(mode):
                 raise ToolError(f"{path} is a folder", kind="is_directory", path=path)
-            if not modes.S_ISREG(found.st_mode):
+            if not modes.S_ISREG(mode):
                 raise ToolError(f"{path} is not a regular file", kind="not_regular", path=path)
-            wanted = found.st_size - offset if limit is None else limit
-            if min(wanted, found.st_size) > MAX_READ:
-                raise ToolError(f"{path} has {found.st_size} bytes; read a part of it", kind="too_large", path=path)
-            return _read(fd, offset, min(wanted, MAX_READ))
+            yield fd
         finally:
             os.close(fd)
 
@@ -113,10 +121,7 @@ class Tree:
         folders = [(top, 1)]
         while folders:
             folder, level = folders.pop()
-            try:
-                entries = sorted(self._scan(folder), key=lambda stat: stat.path)
-            except OSError:
-                continue
+            entries = self.entries(folder)
             yield from entries
             if level < depth:
                 folders += [(stat.path, level + 1) for stat in reversed(entries) if stat.kind == "dir"]
@@ -130,6 +135,34 @@ class Tree:
                 return False
             raise
         return True
+
+    def entries(self, folder: str) -> Sequence[FileStat]:
+        """What is directly in `folder`, sorted; nothing if it is gone or closed to us."""
+        return [_stat(path, found) for path, found in self.scan(folder)]
+
+    def scan(self, folder: str) -> Sequence[tuple[str, os.stat_result]]:
+        """The same with all that the system knows of each; symlinks are not followed."""
+        found = []
+        with contextlib.suppress(OSError):
+            fd = open_beneath(self.root_fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        if not entry.name.startswith(TEMPORARY):
+                            place = entry.name if folder == "." else f"{folder}/{entry.name}"
+                            with contextlib.suppress(FileNotFoundError):
+                                found.append((place, entry.stat(follow_symlinks=False)))
+            finally:
+                os.close(fd)
+        return sorted(found, key=lambda item: item[0])
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """Changes the mode of a file or folder, a symlink at its end followed."""
+        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.fchmod(fd, mode & 0o777)
+        finally:
+            os.close(fd)
 
     def make_dir(self, path: str) -> None:
         os.close(self._folder(relative(path, workdir=self._workdir)))
@@ -260,18 +293,6 @@ class Tree:
     def _give(self, fd: int) -> None:
         if self._owner >= 0:
             os.fchown(fd, self._owner, self._owner)
-
-    def _scan(self, folder: str) -> Iterator[FileStat]:
-        fd = open_beneath(self.root_fd, folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if not entry.name.startswith(TEMPORARY):
-                        with contextlib.suppress(FileNotFoundError):
-                            place = entry.name if folder == "." else f"{folder}/{entry.name}"
-                            yield _stat(place, entry.stat(follow_symlinks=False))
-        finally:
-            os.close(fd)
 
 
 def _stat(place: str, found: os.stat_result) -> FileStat:

@@ -1,0 +1,153 @@
+"""A folder of contents named by their SHA-256: each content is stored once, whoever has it.
+
+Folders of a workspace are contents too (`encode`), so that a tree is one hash, and two trees share what is equal.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import marshal
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from workflow.core.errors import SandboxError
+
+CHUNK = 1 << 20
+SMALL_BYTES = 1 << 18
+PACK_BYTES = 1 << 24
+INDEX = "index"
+Place = tuple[str, int, int]
+"""File, offset, size."""
+FICLONE = 0x40049409
+"""ioctl_ficlone(2): shares the blocks of two files where the file system can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a stored folder."""
+
+    name: str
+    kind: Literal["file", "dir", "symlink"]
+    mode: int
+    size: int
+    """Of a file in bytes; of a folder and a symlink 0."""
+    content: str
+    """The hash of the file's or folder's content; of a symlink, where it points to."""
+
+
+def encode(entries: list[Entry]) -> bytes:
+    """A folder as a content; equal folders give equal bytes."""
+    rows = [[e.name, e.kind, e.mode, e.size, e.content] for e in sorted(entries, key=lambda e: e.name)]
+    return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def decode(content: bytes) -> list[Entry]:
+    """What `encode` encoded."""
+    return [Entry(*row) for row in json.loads(content)]
+
+
+class Objects:
+    """Small contents lie one after the other in packs, large ones in files of their own. Blocking; not thread-safe.
+
+    What is put is found again by `get` at once, and after a crash only if `flush` came before it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._index: dict[str, Place] = self._load()
+        self._pending: dict[str, bytes] = {}
+        self._pending_bytes = 0
+
+    def put(self, content: bytes) -> str:
+        """Stores a content; its hash."""
+        name = hashlib.sha256(content).hexdigest()
+        if name not in self._index and name not in self._pending:
+            self._pending[name] = content
+            self._pending_bytes += len(content)
+            if self._pending_bytes > PACK_BYTES:
+                self.flush()
+        return name
+
+    def put_file(self, fd: int) -> tuple[str, int]:
+        """Stores what the file behind a descriptor holds now; its hash and size."""
+        if os.fstat(fd).st_size <= SMALL_BYTES:
+            content = os.pread(fd, SMALL_BYTES + 1, 0)
+            if len(content) <= SMALL_BYTES:
+                return self.put(content), len(content)
+        temporary = self._folder / f"tmp-{secrets.token_hex(8)}"
+        digest, size = hashlib.sha256(), 0
+        with temporary.open("w+b") as copy:
+            try:
+                fcntl.ioctl(copy.fileno(), FICLONE, fd)
+                source = copy.fileno()  # The clone does not change any more while it is hashed.
+            except OSError:
+                source = fd
+            while chunk := os.pread(source, CHUNK, size):
+                digest.update(chunk)
+                if source == fd:
+                    copy.write(chunk)
+                size += len(chunk)
+        name = digest.hexdigest()
+        temporary.replace(self._folder / name)
+        self._index[name] = (name, 0, size)
+        return name, size
+
+    def get(self, name: str) -> bytes:
+        """A stored content, checked. Raises: SandboxError if it is missing or damaged."""
+        if name in self._pending:
+            return self._pending[name]
+        try:
+            file, offset, size = self._index[name]
+            with (self._folder / file).open("rb") as pack:
+                content = os.pread(pack.fileno(), size, offset)
+        except (OSError, KeyError) as error:
+            raise SandboxError(f"the snapshot lacks {name}") from error
+        if hashlib.sha256(content).hexdigest() != name:
+            raise SandboxError(f"the snapshot's {name} is damaged")
+        return content
+
+    def folder(self, name: str) -> dict[str, Entry]:
+        """A stored folder by name; the empty name is the empty folder."""
+        return {entry.name: entry for entry in decode(self.get(name))} if name else {}
+
+    def flush(self) -> None:
+        """Writes what was put since the last time."""
+        if self._pending:
+            pack = f"{secrets.token_hex(8)}.pack"
+            with (self._folder / pack).open("wb") as file:
+                for name, content in self._pending.items():
+                    self._index[name] = (pack, file.tell(), len(content))
+                    file.write(content)
+            self._pending, self._pending_bytes = {}, 0
+        replace_file(self._folder / INDEX, marshal.dumps(self._index))
+
+    def sweep(self, used: set[str]) -> None:
+        """Forgets every content that is not in `used`, and gives its space back."""
+        kept = {name: place for name, place in self._index.items() if name in used}
+        packed = [name for name, (file, _, _) in kept.items() if file != name]
+        for name in packed:
+            self._pending[name] = self.get(name)
+        self._index = {name: place for name, place in kept.items() if place[0] == name}
+        self.flush()
+        present = {place[0] for place in self._index.values()} | {INDEX}
+        for path in self._folder.iterdir():
+            if path.name not in present:
+                path.unlink()
+
+    def _load(self) -> dict[str, Place]:
+        with contextlib.suppress(FileNotFoundError):
+            found = marshal.loads((self._folder / INDEX).read_bytes())
+            return dict(found)
+        return {}
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

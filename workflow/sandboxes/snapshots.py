@@ -1,0 +1,207 @@
+"""Snapshots of a workspace: what it held at a moment, as one hash; cheap because unchanged files are not read again.
+
+`<folder>/objects` holds contents, `<folder>/list.json` the snapshots, `<folder>/seen` which file (by inode, size and
+times) had which content, so that the next snapshot of 10,000 files is 10,000 `stat` calls. Blocking.
+"""
+
+import contextlib
+import json
+import marshal
+import os
+import secrets
+import stat as modes
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from workflow.core.errors import ToolError
+from workflow.sandboxes.objects import Entry, Objects, encode, replace_file
+from workflow.sandboxes.tree import Tree
+
+Mark = tuple[int, int, int, int]
+"""inode, size, mtime_ns, ctime_ns: a file that still has these was not written to (ctime cannot be set)."""
+Seen = dict[str, tuple[Mark, str]]
+"""Path → mark and content."""
+KEPT = 500
+"""Snapshots of one workspace; the oldest go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One remembered state."""
+
+    id: str
+    label: str
+    made_at: str
+    """ISO 8601, UTC."""
+    root: str
+    """The hash of the root folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A file, symlink or folder that differs between two snapshots."""
+
+    path: str
+    kind: Literal["added", "removed", "modified"]
+    old: Entry | None
+    new: Entry | None
+
+
+class Snapshots:
+    """The snapshots of one workspace."""
+
+    def __init__(self, folder: Path, tree: Tree) -> None:
+        self._folder = folder
+        self._tree = tree
+        self._objects = Objects(folder / "objects")
+
+    def take(self, label: str) -> Snapshot:
+        """Remembers the workspace as it is now. A file that changes meanwhile is stored as one of its states."""
+        seen = self._load_seen()
+        now: Seen = {}
+        root = self._store_folder(".", seen, now)
+        self._objects.flush()
+        snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
+        kept = [*self.all(), snapshot]
+        replace_file(self._folder / "seen", marshal.dumps(now))
+        replace_file(self._folder / "list.json", json.dumps([asdict(item) for item in kept[-KEPT:]]).encode())
+        if len(kept) > KEPT:
+            self._objects.sweep(self._used())
+        return snapshot
+
+    def all(self) -> list[Snapshot]:
+        """Oldest first."""
+        try:
+            rows = json.loads((self._folder / "list.json").read_bytes())
+        except FileNotFoundError:
+            return []
+        return [Snapshot(**row) for row in rows]
+
+    def get(self, snapshot_id: str) -> Snapshot:
+        """Raises: ToolError `no_such_snapshot`."""
+        for snapshot in self.all():
+            if snapshot.id == snapshot_id:
+                return snapshot
+        raise ToolError(f"no snapshot {snapshot_id}", kind="no_such_snapshot")
+
+    def read(self, snapshot_id: str, path: str) -> bytes:
+        """A file as it was. Raises: ToolError `no_such_snapshot`, `file_missing`, `not_regular`."""
+        entry: Entry | None = Entry("", "dir", 0, 0, self.get(snapshot_id).root)
+        for part in path.split("/"):
+            if entry is not None and entry.kind == "dir":
+                entry = self._objects.folder(entry.content).get(part)
+            else:
+                entry = None
+        if entry is None:
+            raise ToolError(f"{path} was not there", kind="file_missing", path=path)
+        if entry.kind != "file":
+            raise ToolError(f"{path} was not a file", kind="not_regular", path=path)
+        return self._objects.get(entry.content)
+
+    def diff(self, old_id: str, new_id: str) -> list[Change]:
+        """What differs, sorted by path; equal folders are not even opened."""
+        changes = self._differences(self.get(old_id).root, self.get(new_id).root, "")
+        return sorted(changes, key=lambda change: change.path)
+
+    def restore(self, snapshot_id: str) -> list[Change]:
+        """Makes the workspace what it was, touching only what differs; gives what was changed.
+
+        The state before is taken as a snapshot first, so that a restore can be undone.
+        """
+        wanted = self.get(snapshot_id)
+        before = self.take(f"before restoring {snapshot_id}")
+        return self._become(before.root, wanted.root, self._objects)
+
+    def adopt(self, other: "Snapshots", snapshot_id: str) -> None:
+        """Makes the workspace what another one was."""
+        now = self.take("before adopting")
+        self._become(now.root, other.get(snapshot_id).root, other._objects)
+
+    def _become(self, old: str, new: str, source: Objects) -> list[Change]:
+        changes = list(self._differences(old, new, "", new_objects=source))
+        for change in sorted(changes, key=lambda change: change.path, reverse=True):
+            if change.new is None or (change.old is not None and change.old.kind != change.new.kind):
+                self._tree.remove(change.path)
+        for change in sorted(changes, key=lambda change: change.path):
+            entry = change.new
+            if entry is None:
+                continue
+            if entry.kind == "file":
+                self._tree.write(change.path, source.get(entry.content), mode=entry.mode, sync=False)
+            elif entry.kind == "symlink":
+                self._tree.link(change.path, entry.content)
+            else:
+                self._tree.make_dir(change.path)
+                self._tree.set_mode(change.path, entry.mode)
+        return changes
+
+    def _differences(self, old: str, new: str, prefix: str, *, new_objects: Objects | None = None) -> Iterator[Change]:
+        source = new_objects or self._objects
+        before, after = self._objects.folder(old), source.folder(new)
+        for name in before.keys() | after.keys():
+            was, now, path = before.get(name), after.get(name), prefix + name
+            if was == now:
+                continue
+            if was is None or now is None or was.kind != now.kind or was.kind != "dir" or was.mode != now.mode:
+                kind: Literal["added", "removed", "modified"] = (
+                    "added" if was is None else "removed" if now is None else "modified"
+                )
+                yield Change(path, kind, was, now)
+            below_old = was.content if was is not None and was.kind == "dir" else ""
+            below_new = now.content if now is not None and now.kind == "dir" else ""
+            if below_old != below_new:
+                yield from self._differences(below_old, below_new, f"{path}/", new_objects=source)
+
+    def _store_folder(self, folder: str, seen: Seen, now: Seen) -> str:
+        entries = []
+        for path, found in self._tree.scan(folder):
+            name, mode, mark = path.rpartition("/")[2], found.st_mode & 0o777, _mark(found)
+            with contextlib.suppress(ToolError):  # It is gone, or closed, by now.
+                if modes.S_ISDIR(found.st_mode):
+                    entries.append(Entry(name, "dir", mode, 0, self._store_folder(path, seen, now)))
+                elif modes.S_ISLNK(found.st_mode):
+                    entries.append(Entry(name, "symlink", 0o777, 0, self._tree.target(path)))
+                elif modes.S_ISREG(found.st_mode):
+                    known = seen.get(path)
+                    if known is None or known[0] != mark:
+                        known = self._store_file(path)
+                    now[path] = known
+                    entries.append(Entry(name, "file", mode, known[0][1], known[1]))
+        return self._objects.put(encode(entries))
+
+    def _store_file(self, path: str) -> tuple[Mark, str]:
+        with self._tree.opened(path) as fd:
+            mark = _mark(os.fstat(fd))
+            content, size = self._objects.put_file(fd)
+            # A file that was written to meanwhile must be read again next time.
+            return (mark if _mark(os.fstat(fd)) == mark else (0, size, 0, 0)), content
+
+    def _load_seen(self) -> Seen:
+        with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
+            found = marshal.loads((self._folder / "seen").read_bytes())
+            if isinstance(found, dict):
+                return found
+        return {}
+
+    def _used(self) -> set[str]:
+        """Every content that some snapshot holds."""
+        used: set[str] = set()
+        waiting = [snapshot.root for snapshot in self.all()]
+        while waiting:
+            root = waiting.pop()
+            if root in used:
+                continue
+            used.add(root)
+            for entry in self._objects.folder(root).values():
+                if entry.kind == "dir":
+                    waiting.append(entry.content)
+                elif entry.kind == "file":
+                    used.add(entry.content)
+        return used
+
+
+def _mark(found: os.stat_result) -> Mark:
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
