@@ -2,8 +2,6 @@
 
 from workflow.core.errors import ModelOverloaded
 
-MAX_EVENT_BYTES = 32_000_000
-
 
 class SseData:
     """Feed it chunks as they come from the socket; it gives back the `data` of each finished event.
@@ -11,15 +9,16 @@ class SseData:
     Event names, ids and comments are passed over: both wires repeat the name within the data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_event_bytes: int = 32_000_000) -> None:
+        self._max_event_bytes = max_event_bytes
         self._rest = b""
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The events that this chunk completes. Raises: ModelOverloaded when one outgrows MAX_EVENT_BYTES."""
+        """The events that this chunk completes. Raises: ModelOverloaded when one outgrows its bound."""
         lines = (self._rest + chunk).split(b"\n")
         self._rest = lines.pop()
-        if len(self._rest) > MAX_EVENT_BYTES:
+        if len(self._rest) > self._max_event_bytes:
             raise ModelOverloaded("the provider sent an event without end")
         events: list[bytes] = []
         for line in lines:
