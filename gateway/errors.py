@@ -60,7 +60,8 @@ TITLES = {
     500: "Internal server error",
     503: "Service unavailable",
 }
-_CODES = {400: "bad_input", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+# The only 400 of the framework itself is a body that it cannot parse.
+_CODES = {400: "bad_json", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
 _CODES |= {408: "request_timeout", 413: "too_large", 415: "unsupported_media_type", 422: "not_valid"}
 _MAX_FIELDS = 20
 

@@ -29,7 +29,7 @@ class Caller(Record):
 class Budgets(Record):
     """Limits of one run; None takes the configured one. A caller can lower limits, never raise them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     turns: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)

@@ -1,0 +1,207 @@
+"""Requests that are wrong in every way, and the answers that say so."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.playing import Worker
+from tests.gateway.serving import Gateway
+
+
+async def thread_of(http: httpx.AsyncClient) -> str:
+    answer = await http.post("/api/agent/initiate")
+    assert answer.status_code == 200
+    thread_id: str = answer.json()["thread_id"]
+    return thread_id
+
+
+async def test_thread_can_be_made_read_changed_listed_and_deleted(http: httpx.AsyncClient) -> None:
+    made = await http.post("/api/agent/initiate", json={"title": "Report", "metadata": {"a": [1, None]}})
+    path = f"/api/agent/{made.json()['thread_id']}"
+    assert (await http.get(path)).json()["title"] == "Report"
+    assert (await http.patch(path, json={"title": "Other"})).json()["metadata"] == {"a": [1, None]}
+    listed = (await http.get("/api/agent", params={"q": "oth", "limit": 5})).json()
+    assert [item["title"] for item in listed["items"]] == ["Other"]
+    assert listed["next_cursor"] is None
+    assert (await http.delete(path)).status_code == 204
+    assert (await http.get(path)).status_code == 404
+
+
+async def test_execute_accepts_a_task_and_the_same_key_gives_the_same_run(http: httpx.AsyncClient) -> None:
+    thread = await thread_of(http)
+    key = {"Idempotency-Key": "k1"}
+    first = await http.post(f"/api/agent/{thread}/execute", json={"task": "go"}, headers=key)
+    again = await http.post(f"/api/agent/{thread}/execute", json={"task": "go"}, headers=key)
+    assert first.status_code == 202
+    assert first.json() == again.json()
+    assert first.json()["stream_url"] == f"/api/agent/{thread}/stream?run_id={first.json()['run_id']}"
+    other = await http.post(f"/api/agent/{thread}/execute", json={"task": "stop"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    runs = (await http.get(f"/api/agent/{thread}/runs")).json()["items"]
+    assert [run["run_id"] for run in runs] == [first.json()["run_id"]]
+
+
+async def test_run_can_be_read_steered_and_cancelled(http: httpx.AsyncClient) -> None:
+    thread = await thread_of(http)
+    run = (await http.post(f"/api/agent/{thread}/execute", json={"task": "go"})).json()["run_id"]
+    path = f"/api/agent/{thread}/runs/{run}"
+    assert (await http.get(path)).json()["status"] == "queued"
+    assert (await http.get(f"{path}/usage")).json()["output_tokens"] == 0
+    assert (await http.post(f"{path}/steer", json={"text": "faster"})).status_code == 202
+    assert (await http.post(f"{path}/cancel", json={"reason": "enough"})).json()["status"] == "cancelled"
+    assert (await http.post(f"{path}/cancel")).json()["status"] == "cancelled"
+    assert (await http.post(f"{path}/steer", json={"text": "late"})).status_code == 409
+    events = (await http.get(f"{path}/events")).json()["items"]
+    assert [event["type"] for event in events] == ["run.queued", "message", "run.cancelled"]
+
+
+async def test_events_come_in_pages_and_fold_to_the_state(http: httpx.AsyncClient, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.say(*map(str, range(10)))
+    await turn.finish()
+    seen: list[dict[str, Any]] = []
+    after = ""
+    while page := (await http.get(f"/api/agent/{thread}/events", params={"after": after, "limit": 4})).json():
+        if not page["items"]:
+            break
+        assert len(page["items"]) <= 4
+        seen += page["items"]
+        after = page["next_after"]
+    assert [event["id"] for event in seen] == await worker.ids(thread)
+    state = (await http.get(f"/api/agent/{thread}/state")).json()
+    assert state["last_id"] == seen[-1]["id"]
+    assert state["runs"][turn.run_id]["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 422, "not_valid"),
+        (b"{", 400, "bad_json"),
+        (b"nonsense", 400, "bad_json"),
+        (b'"text"', 422, "not_valid"),
+        (b"{}", 422, "not_valid"),
+        (b'{"task": ""}', 422, "not_valid"),
+        (b'{"task": "  \\n"}', 422, "not_valid"),
+        (b'{"task": 7}', 422, "not_valid"),
+        (b'{"task": null}', 422, "not_valid"),
+        (b'{"task": "x", "unknown": 1}', 422, "not_valid"),
+        (b'{"task": "nul \\u0000"}', 422, "not_valid"),
+        (b'{"task": "escape \\u001b[31m"}', 422, "not_valid"),
+        (b'{"task": "half \\ud800"}', 422, "not_valid"),
+        (b'{"task": "x", "policy": "maybe"}', 422, "not_valid"),
+        (b'{"task": "x", "budgets": {"usd": -1}}', 422, "not_valid"),
+        (b'{"task": "x", "budgets": {"usd": 1e999}}', 422, "not_valid"),
+        (b'{"task": "x", "webhook": "file:///etc/passwd"}', 422, "not_valid"),
+        (b'{"task": "\xff"}', 400, "bad_json"),
+        (json.dumps({"task": "x" * 1_000_000}).encode(), 413, "too_large"),
+        (json.dumps({"task": "x" * 3_000_000}).encode(), 413, "too_large"),
+        (b"[" * 100_000, 400, "bad_json"),
+        (b'{"task":' + b'{"a":' * 65 + b"1" + b"}" * 66, 400, "bad_json"),
+        (b'{"task": ' + b"9" * 10_000 + b"}", 400, "bad_json"),
+    ],
+)
+async def test_bad_task_is_refused_with_a_problem_and_nothing_is_made(
+    http: httpx.AsyncClient, body: bytes, status: int, code: str
+) -> None:
+    thread = await thread_of(http)
+    answer = await http.post(f"/api/agent/{thread}/execute", content=body, headers={"Content-Type": "application/json"})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (status, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == status
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert (await http.get(f"/api/agent/{thread}/runs")).json()["items"] == []
+    assert (await http.get(f"/api/agent/{thread}/events")).json()["items"] == []
+
+
+async def test_body_without_a_length_is_cut_off_at_the_limit(http: httpx.AsyncClient) -> None:
+    async def pieces() -> Any:
+        for _ in range(30):
+            yield b" " * 100_000
+
+    answer = await http.post("/api/agent/initiate", content=pieces(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\ud800"}, {"a": float("inf")}, {"a": "x" * 20_000}])
+async def test_metadata_that_cannot_be_kept_is_refused(http: httpx.AsyncClient, metadata: Any) -> None:
+    answer = await http.post("/api/agent/initiate", content=json.dumps({"metadata": metadata}))
+    assert answer.status_code == 422
+
+
+async def test_unknown_things_are_not_found_whatever_they_look_like(http: httpx.AsyncClient) -> None:
+    thread = await thread_of(http)
+    for path in (
+        "/api/agent/nobody",
+        "/api/agent/{a}",
+        "/api/agent/%00",
+        "/api/agent/" + "x" * 65,
+        f"/api/agent/{thread}/runs/nobody",
+        f"/api/agent/{thread}/runs/{thread}.0000",
+        f"/api/agent/{thread}/runs/other.0000",
+        f"/api/agent/{thread}/stream?run_id={thread}.0000",
+        "/agent/event-stream?flowUuid=nobody",
+        "/api/nothing",
+    ):
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+    assert (await http.delete(f"/api/agent/{thread}/runs")).json()["code"] == "method_not_allowed"
+    assert (await http.get("/agent/event-stream")).status_code == 422
+
+
+async def test_busy_thread_is_refused_when_asked_to_reject(http: httpx.AsyncClient) -> None:
+    thread = await thread_of(http)
+    await http.post(f"/api/agent/{thread}/execute", json={"task": "go"})
+    answer = await http.post(f"/api/agent/{thread}/execute", json={"task": "go", "policy": "reject"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "thread_busy")
+    assert (await http.delete(f"/api/agent/{thread}")).status_code == 409
+
+
+async def test_every_answer_has_safe_headers_and_a_request_id(http: httpx.AsyncClient) -> None:
+    for path in ("/health", "/api/agent", "/api/agent/nobody", "/docs", "/nothing"):
+        headers = (await http.get(path, headers={"X-Request-ID": "mine-1"})).headers
+        assert headers["x-request-id"] == "mine-1"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    answer = await http.get("/health", headers={"X-Request-ID": "not good"})
+    assert answer.headers["x-request-id"] != "not good"
+
+
+async def test_health_says_what_stands_behind_the_gateway(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/health")
+    health = answer.json()
+    assert (answer.status_code, health["status"]) == (200, "degraded")
+    assert health["redis"]["ok"] is True
+    assert health["workers"] == {"alive": 0, "running": 0, "capacity": 0}
+
+
+async def test_metrics_count_requests_and_streams(http: httpx.AsyncClient) -> None:
+    await http.get("/api/agent/nobody")
+    text = (await http.get("/metrics")).text
+    assert 'dialtone_requests_total{method="GET",status="404"} 1.0' in text
+    assert "dialtone_streams 0.0" in text
+    assert "dialtone_redis_up 1.0" in text
+
+
+async def test_legacy_stream_is_the_same_log(gateway: Gateway, worker: Worker, http: httpx.AsyncClient) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.say("hello")
+    last = await turn.finish()
+    answer = await http.get("/agent/event-stream", params={"flowUuid": thread, "flowInputUuid": turn.run_id})
+    ids = [line.removeprefix("id: ") for line in answer.text.splitlines() if line.startswith("id: ")]
+    assert ids == await worker.ids(thread)
+    params = {"flowUuid": thread, "flowInputUuid": turn.run_id, "last_id": last}
+    assert (await http.get("/agent/event-stream", params=params)).status_code == 204
+
+
+async def test_files_without_a_worker_are_unavailable_and_bad_paths_refused(http: httpx.AsyncClient) -> None:
+    thread = await thread_of(http)
+    assert (await http.get(f"/api/agent/{thread}/files/a%00b")).status_code == 400
+    assert (await http.get(f"/api/agent/{thread}/files", params={"depth": 0})).status_code == 422
+    assert (await http.get("/api/agent/nobody/files")).status_code == 404
