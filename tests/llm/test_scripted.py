@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,12 @@ async def test_script_block_is_played_turn_by_turn_by_any_instance() -> None:
 
     request = continued(request, AssistantMessage("Half"), UserMessage("and now?"))
     assert (await completed(ScriptedLLM(delay_s=0).stream(request))).text == "Done."
+
+
+async def test_a_turn_of_a_script_is_its_text_alone_when_nothing_may_be_called() -> None:
+    request = replace(ask(SCRIPT), allow_calls=False)
+    answer = await completed(ScriptedLLM(delay_s=0).stream(request))
+    assert (answer.text, answer.tool_calls, answer.finish_reason) == ("Looking.", (), "stop")
 
 
 async def test_script_goes_on_after_earlier_turns_were_compacted_away() -> None:

@@ -8,12 +8,13 @@ test or a demo steers the whole product through its public API:
      {"text": "All done."}]
     ```
 
-The keys of a turn are those of `ScriptTurn`. After the last turn the model says "Done."
+The keys of a turn are those of `ScriptTurn`. After the last turn the model says "Done."; when no tool may be
+called, a turn is its text alone.
 """
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -112,7 +113,10 @@ def directive_turn(view: View) -> Turn | None:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "top"
         raise ModelRefused(f"the task's script block is not valid, at {place}: {first['msg']}") from error
-    return turns[view.turn].turn() if view.turn < len(turns) else Turn(text="Done.")
+    if view.turn >= len(turns):
+        return Turn(text="Done.")
+    turn = turns[view.turn].turn()
+    return turn if view.tools else replace(turn, tool_calls=(), text=turn.text or "Done.")
 
 
 def _call(call: ScriptCall) -> ToolCall:

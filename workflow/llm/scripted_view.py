@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from workflow.core.events import ToolCall
 from workflow.core.ids import CallId
@@ -34,7 +33,7 @@ class View:
     steering: tuple[str, ...]
     """What the person wrote since the task."""
     tools: frozenset[str]
-    schemas: dict[str, dict[str, Any]]
+    """Names of the tools that may be called."""
 
     @classmethod
     def of(cls, request: ModelRequest) -> "View":
@@ -48,8 +47,7 @@ class View:
             turn=_turns_taken(since),
             done=tuple(Done(call, results.get(call.id)) for call in calls),
             steering=tuple(m.text for m in since if isinstance(m, UserMessage) and not _is_reminder(m)),
-            tools=frozenset(tool.name for tool in request.tools),
-            schemas={tool.name: tool.parameters for tool in request.tools},
+            tools=frozenset(tool.name for tool in request.tools if request.allow_calls),
         )
 
     def results(self, tool: str) -> tuple[ToolMessage, ...]:
@@ -63,15 +61,16 @@ def _task_place(messages: tuple[ChatMessage, ...]) -> int:
     The newest message marked `is_task`. A caller that marks none gets the newest one with a script block, else
     the newest that follows a finished answer, else the first.
     """
-    users = [place for place, message in enumerate(messages) if isinstance(message, UserMessage)]
-    marked = [place for place in users if getattr(messages[place], "is_task", False)]
-    if marked:
-        return marked[-1]
-    scripted = [place for place in users if SCRIPT.search(messages[place].text)]
-    if scripted:
-        return scripted[-1]
-    starts = [place for place in users if not _is_reminder(messages[place]) and _begins(messages, place)]
-    return starts[-1] if starts else -1
+    users = [(place, message) for place, message in enumerate(messages) if isinstance(message, UserMessage)]
+    for fits in (
+        lambda place, message: message.is_task,
+        lambda place, message: SCRIPT.search(message.text) is not None,
+        lambda place, message: not _is_reminder(message) and _begins(messages, place),
+    ):
+        places = [place for place, message in users if fits(place, message)]
+        if places:
+            return places[-1]
+    return -1
 
 
 def _begins(messages: tuple[ChatMessage, ...], place: int) -> bool:
