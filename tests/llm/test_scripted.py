@@ -36,7 +36,10 @@ class Workspace:
             case "bash":
                 command = arguments["command"].replace("python3", sys.executable).split()
                 done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=20, check=False)
-                text, ok = done.stdout + done.stderr, done.returncode == 0
+                ok = done.returncode == 0
+                text = (
+                    f"{done.stdout}{done.stderr}\n[exit status {done.returncode}, 0.1 s]\n\n<plan>[x] write it</plan>"
+                )
             case "file_edit":
                 path = self.folder / arguments["path"]
                 before = path.read_text()
@@ -75,7 +78,7 @@ async def test_demo_writes_runs_improves_and_tests_a_program_that_works(program:
         "suggest_next_steps",
     ]
     assert program.path in summary
-    assert "\nOK\n" in summary
+    assert "\nOK\n````" in summary
     assert "failed" not in summary
     plan = json.loads([call.arguments for call in calls if call.name == "job_plan"][-1])
     assert {step["status"] for step in plan["steps"]} == {"done"}
@@ -83,7 +86,9 @@ async def test_demo_writes_runs_improves_and_tests_a_program_that_works(program:
 
 async def test_demo_reports_what_its_program_really_printed(tmp_path: Path) -> None:
     _, summary = await play(ask("Please print the first 7 prime numbers"), Workspace(tmp_path))
-    assert "2 3 5 7 11 13 17\n" in summary
+    assert "````text\n2 3 5 7 11 13 17\n````" in summary
+    assert "exit status" not in summary
+    assert "<plan>" not in summary
 
 
 async def test_demo_says_what_failed(tmp_path: Path) -> None:

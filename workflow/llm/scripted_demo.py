@@ -4,6 +4,7 @@ Each step looks at what the tools really gave back, so that the last message rep
 Steps whose tool is switched off are left out.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from workflow.llm.scripted_turns import Turn, tool_call
 from workflow.llm.scripted_view import View
 
 _SHOWN_LINES = 20
+# What the agent and the tool add below an output.
+_FOOTER = re.compile(r"(?:\n+(?:\[exit status [^\n]*\]|<(\w+)>.*</\1>))+\s*$", re.DOTALL)
 
 
 def demo_turn(view: View) -> Turn:
@@ -184,7 +187,7 @@ def _outcome(results: tuple[ToolMessage, ...], number: int) -> tuple[str, str]:
 
 
 def _quoted(text: str) -> str:
-    lines = text.strip().splitlines() or ["(nothing)"]
+    lines = _FOOTER.sub("", f"\n{text}").strip().splitlines() or ["(nothing)"]
     if len(lines) > _SHOWN_LINES:
         lines = [*lines[:_SHOWN_LINES], f"… {len(lines) - _SHOWN_LINES} more lines"]
     return "\n".join(["````text", *lines, "````"])
