@@ -20,7 +20,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration. Each value that differs from the default has its reason in docs/decisions/0002."""
     url = broker_url(settings.redis)
     transport: dict[str, Any] = {
-        "visibility_timeout": 86_400,
+        "visibility_timeout": int(settings.worker.visibility_timeout_s),
         "socket_keepalive": True,
         "health_check_interval": 25,
         "socket_connect_timeout": settings.redis.timeout_s,

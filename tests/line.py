@@ -77,18 +77,20 @@ class Line:
         }
 
     def worker(self) -> Process:
-        return self._spawn("worker", "modem.worker", {})
+        return self.spawn("worker", [sys.executable, "-m", "modem.worker"])
 
     def gateway(self, port: int | None = None) -> Process:
-        return self._spawn("gateway", "gateway", {} if port is None else {"DIALTONE_GATEWAY__PORT": str(port)})
+        extra = {} if port is None else {"DIALTONE_GATEWAY__PORT": str(port)}
+        return self.spawn("gateway", [sys.executable, "-m", "gateway"], extra)
 
-    def _spawn(self, name: str, module: str, extra: dict[str, str]) -> Process:
+    def spawn(self, name: str, command: list[str], extra: dict[str, str] | None = None) -> Process:
+        """Starts one part of the line."""
         output = self.folder / f"{name}-{len(self.processes)}.log"
         with output.open("wb") as file:
             popen = subprocess.Popen(
-                [sys.executable, "-m", module],
+                command,
                 cwd=ROOT,
-                env=self.environment() | extra,
+                env=self.environment() | (extra or {}),
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )

@@ -122,6 +122,7 @@ class WorkerSettings(Section):
     processes: int = Field(1, ge=1, le=64, description="worker processes on this host")
     concurrency: int = Field(200, ge=1, le=5000, description="runs at once per process")
     soft_shutdown_s: Seconds = Field(3.0, description="how long a stopping worker lets runs reach their next step")
+    visibility_timeout_s: Seconds = Field(86_400.0, description="the broker repeats a hint after this; harmless")
     loop_lag_alarm_ms: int = Field(100, ge=1, description="a busier event loop is logged as a warning")
     preview_ms: int = Field(40, ge=5, le=1000, description="deltas are gathered this long")
 

@@ -1,0 +1,1 @@
+"""What users see when processes die, stall or lose Redis."""
