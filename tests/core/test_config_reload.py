@@ -58,8 +58,8 @@ async def test_a_replaced_file_is_seen_and_a_broken_one_ignored(
             swap("[agent]\nmax_turns = 'many'\n")
             while "does not hold" not in caplog.text:  # noqa: ASYNC110 - a log has no event to wait for
                 await asyncio.sleep(0.05)
-        swap("[limits]\nrequests_per_minute = 3\n")
-        while "limits.requests_per_minute" not in (change := await seen.get()).live:
+        swap("[llm]\nmax_retries = 3\n")
+        while "llm.max_retries" not in (change := await seen.get()).live:
             pass
-        assert change.loaded.settings.limits.requests_per_minute == 3
+        assert change.loaded.settings.llm.max_retries == 3
         stop.set()
