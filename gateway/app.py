@@ -35,10 +35,13 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.hub.start()
+        reaping = asyncio.create_task(services.reaper.serve(), name="reaper")
         try:
             with on_stop_signal(services.hub.drain):
                 yield
         finally:
+            reaping.cancel()
+            await asyncio.gather(reaping, return_exceptions=True)
             await services.close()
 
     app = FastAPI(

@@ -63,6 +63,8 @@ class KeyRing:
         if match is None:
             return None
         self._look()
+        if match[1] not in self._records:
+            self._look(at_once=True)  # it may have been made a moment ago
         record = self._records.get(match[1])
         # An unknown id is compared too: the answer takes as long as for a wrong secret.
         expected = "0" * 64 if record is None else record.sha256
@@ -96,10 +98,10 @@ class KeyRing:
         self._write([record for record in records if record is not gone])
         return gone
 
-    def _look(self) -> None:
-        """Reads the file again when it changed; looks at most once a second."""
+    def _look(self, *, at_once: bool = False) -> None:
+        """Reads the file again when it changed; looks at most once a second, unless `at_once`."""
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_EVERY_S:
+        if now - self._looked_at < _LOOK_EVERY_S and not at_once:
             return
         self._looked_at = now
         try:

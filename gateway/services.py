@@ -12,6 +12,7 @@ from modem.app import make_app
 from modem.buckets import Buckets
 from modem.files import Files
 from modem.pool import Connections
+from modem.reaper import Reaper
 from modem.runs import Runs
 from modem.sched import Scheduler
 from modem.send import Hints
@@ -40,6 +41,7 @@ class Services:
     auth: Authenticator
     limits: RateLimit
     hub: Hub
+    reaper: Reaper
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Requests answered so far, by method and status."""
 
@@ -79,6 +81,7 @@ class Services:
             auth=auth,
             limits=RateLimit(Buckets(connections), settings.limits),
             hub=hub,
+            reaper=Reaper(connections, scheduler, runs, threads, settings.runs),
         )
 
     async def close(self) -> None:

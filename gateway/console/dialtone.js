@@ -1,0 +1,483 @@
+/**
+ * Dialtone in JavaScript: the whole HTTP API, and a stream that survives lost connections. One file, no dependencies,
+ * for browsers, Node 18+ and Deno.
+ *
+ *   import { Dialtone } from "./dialtone.js";
+ *   const dialtone = new Dialtone({ url: "https://agents.example.org", key: "dt_…" });
+ *   const threadId = await dialtone.initiate({ title: "Report" });
+ *   const run = await dialtone.execute(threadId, "Write a report on …");
+ *   for await (const item of dialtone.stream(threadId, { runId: run.run_id })) console.log(item.kind, item.data);
+ *
+ * @module
+ */
+
+/** Answers that say "later": whatever is safe to repeat may be sent again. */
+const RETRY_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504]);
+/** Answers that promise that nothing was done. */
+const REFUSED_STATUSES = new Set([429, 503]);
+const TERMINAL_TYPES = new Set(["run.finished", "run.failed", "run.cancelled"]);
+/** A gateway sends a heartbeat at least every 15 s; three missed ones mean that the connection is dead. */
+const SILENCE_MS = 45_000;
+const MAX_PAUSE_MS = 30_000;
+const RETRIES = 4;
+
+/** The gateway refused: a problem body (RFC 9457). Match on `code`, never on the text. */
+export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {Record<string, any>} problem
+   * @param {number | null} retryAfterMs
+   */
+  constructor(status, problem, retryAfterMs = null) {
+    super(String(problem.detail || problem.title || `the gateway answered ${status}`));
+    this.name = "ApiError";
+    this.status = status;
+    this.code = String(problem.code || `http_${status}`);
+    this.requestId = String(problem.request_id || "");
+    this.problem = problem;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** No usable answer: refused, no such host, cut off, timed out. */
+export class Unreachable extends Error {
+  /** @param {unknown} cause */
+  constructor(cause) {
+    super("the gateway does not answer", { cause });
+    this.name = "Unreachable";
+    this.code = "unreachable";
+  }
+}
+
+/**
+ * @typedef {{ event: string, data: string, id: string | null }} SseMessage
+ * @typedef {"connecting" | "live" | "waiting" | "ended" | "failed"} StreamState
+ * @typedef {{ state: StreamState, retryInMs?: number, error?: Error }} StreamNews
+ * @typedef {{ kind: "event" | "delta" | "waiting" | "gap" | "reset", id: string | null, data: any }} StreamItem
+ *   event: a fact of the log · delta: a preview of what still grows · waiting: why a run has not started ·
+ *   gap: events that are gone, with the folded state · reset: the cursor was another log's
+ */
+
+/** Turns pieces of `text/event-stream` into messages; every split of the same bytes gives the same messages. */
+export class SseParser {
+  constructor() {
+    /** @type {number | null} the newest `retry:` */
+    this.retryMs = null;
+    this._decoder = new TextDecoder();
+    this._rest = "";
+    this._skipLf = false;
+    this._clear();
+  }
+
+  /**
+   * @param {Uint8Array} chunk
+   * @returns {SseMessage[]}
+   */
+  feed(chunk) {
+    let text = this._rest + this._decoder.decode(chunk, { stream: true });
+    if (!text) return [];
+    if (this._skipLf && text.startsWith("\n")) text = text.slice(1);
+    const lines = text.split(/\r\n|\r|\n/);
+    this._rest = /** @type {string} */ (lines.pop());
+    this._skipLf = text.endsWith("\r");
+    /** @type {SseMessage[]} */
+    const messages = [];
+    for (const line of lines) {
+      if (line === "") {
+        if (this._data.length) messages.push({ event: this._event || "message", data: this._data.join("\n"), id: this._id });
+        this._clear();
+      } else {
+        this._field(line);
+      }
+    }
+    return messages;
+  }
+
+  /** @param {string} line */
+  _field(line) {
+    const colon = line.indexOf(":");
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (name === "data") this._data.push(value);
+    else if (name === "event") this._event = value;
+    else if (name === "id" && !value.includes("\0")) this._id = value;
+    else if (name === "retry" && /^\d+$/.test(value)) this.retryMs = Number(value);
+  }
+
+  _clear() {
+    this._event = "";
+    /** @type {string[]} */
+    this._data = [];
+    /** @type {string | null} */
+    this._id = null;
+  }
+}
+
+/** A client of one gateway. */
+export class Dialtone {
+  /**
+   * @param {{ url?: string, key?: string }} [options]
+   *   url: the gateway, "" for the page's own origin · key: sent as `Authorization: Bearer`; without one the browser's
+   *   session cookie counts
+   */
+  constructor({ url = "", key = "" } = {}) {
+    this._url = url.replace(/\/$/, "");
+    /** @type {Record<string, string>} */
+    this._auth = key ? { Authorization: `Bearer ${key}` } : {};
+  }
+
+  health() {
+    return this._json("GET", "/health", { retries: 0 });
+  }
+
+  /** Who the caller is. Fails with 401 when nobody is signed in. */
+  session() {
+    return this._json("GET", "/api/session", { retries: 0 });
+  }
+
+  /** Exchanges an API key for the browser's session cookie. @param {string} key */
+  signIn(key) {
+    return this._json("POST", "/api/session", { body: { key }, retries: 0 });
+  }
+
+  signOut() {
+    return this._json("DELETE", "/api/session");
+  }
+
+  /**
+   * The new thread's id.
+   * @param {{ title?: string, model?: string, metadata?: object }} [options]
+   * @returns {Promise<string>}
+   */
+  async initiate(options = {}) {
+    return (await this._json("POST", "/api/agent/initiate", { body: options, repeatable: false })).thread_id;
+  }
+
+  /**
+   * Starts a run. A lost answer is safe: the request carries an Idempotency-Key and is repeated.
+   * @param {string} threadId
+   * @param {string} task
+   * @param {{ model?: string, files?: string[], policy?: string, budgets?: object, webhook?: string,
+   *   idempotencyKey?: string }} [options]
+   */
+  execute(threadId, task, { idempotencyKey = randomKey(), ...options } = {}) {
+    const headers = { "Idempotency-Key": idempotencyKey };
+    return this._json("POST", `${thread(threadId)}/execute`, { body: { task, ...options }, headers });
+  }
+
+  /** One page of threads, newest first. @param {{ q?: string, limit?: number, cursor?: string }} [query] */
+  threads(query = {}) {
+    return this._json("GET", `/api/agent${params(query)}`);
+  }
+
+  /** @param {string} threadId */
+  thread(threadId) {
+    return this._json("GET", thread(threadId));
+  }
+
+  /** @param {string} threadId @param {{ title?: string, metadata?: object }} changes */
+  updateThread(threadId, changes) {
+    return this._json("PATCH", thread(threadId), { body: changes });
+  }
+
+  /** @param {string} threadId */
+  deleteThread(threadId) {
+    return this._json("DELETE", thread(threadId));
+  }
+
+  /** @param {string} threadId @param {{ limit?: number, cursor?: string }} [query] */
+  runs(threadId, query = {}) {
+    return this._json("GET", `${thread(threadId)}/runs${params(query)}`);
+  }
+
+  /** @param {string} runId */
+  run(runId) {
+    return this._json("GET", runPath(runId));
+  }
+
+  /** One page of a thread's or a run's events. @param {string} threadId @param {{ after?: string, limit?: number, runId?: string }} [query] */
+  events(threadId, { runId, ...query } = {}) {
+    return this._json("GET", `${runId ? runPath(runId) : thread(threadId)}/events${params(query)}`);
+  }
+
+  /** @param {string} runId @param {string} [reason] */
+  cancel(runId, reason = "") {
+    return this._json("POST", `${runPath(runId)}/cancel`, { body: { reason } });
+  }
+
+  /** Hands `text` to the running agent. @param {string} runId @param {string} text */
+  steer(runId, text) {
+    return this._json("POST", `${runPath(runId)}/steer`, { body: { text }, repeatable: false });
+  }
+
+  /** @param {string} threadId @param {string} questionId @param {string} answer @param {string} [note] */
+  answer(threadId, questionId, answer, note = "") {
+    const path = `${thread(threadId)}/questions/${encodeURIComponent(questionId)}/answer`;
+    return this._json("POST", path, { body: { answer, note }, repeatable: false });
+  }
+
+  /** What is in the workspace. @param {string} threadId @param {{ path?: string, depth?: number }} [query] */
+  async files(threadId, query = {}) {
+    return (await this._json("GET", `${thread(threadId)}/files${params(query)}`)).items;
+  }
+
+  /** Where a file is. @param {string} threadId @param {string} path @param {{ download?: boolean }} [options] */
+  fileUrl(threadId, path, { download = false } = {}) {
+    const name = path.split("/").map(encodeURIComponent).join("/");
+    return `${this._url}${thread(threadId)}/files/${name}${download ? "?download=1" : ""}`;
+  }
+
+  /** Where the whole workspace is, as a tar archive. @param {string} threadId */
+  archiveUrl(threadId) {
+    return `${this._url}${thread(threadId)}/archive`;
+  }
+
+  /** @param {string} threadId @param {string} path @returns {Promise<Blob>} */
+  async getFile(threadId, path) {
+    return (await this._send("GET", this.fileUrl(threadId, path).slice(this._url.length))).blob();
+  }
+
+  /** @param {string} threadId @param {string} path @param {BodyInit} content */
+  async putFile(threadId, path, content) {
+    const url = this.fileUrl(threadId, path).slice(this._url.length);
+    return (await this._send("PUT", url, { raw: content })).json();
+  }
+
+  /** @param {string} threadId @param {string} path */
+  async deleteFile(threadId, path) {
+    await this._send("DELETE", this.fileUrl(threadId, path).slice(this._url.length));
+  }
+
+  /**
+   * Everything that happens in a thread, without hole or repeat across lost connections.
+   *
+   * Ends after the terminal event of `runId`, when the gateway says that nothing more comes (204), or when `signal` is
+   * aborted. Throws ApiError for a refusal that waiting cannot heal. Never gives up on a gateway that is away.
+   * @param {string} threadId
+   * @param {{ runId?: string, lastId?: string, from?: string, deltas?: boolean, signal?: AbortSignal,
+   *   onState?: (news: StreamNews) => void }} [options]
+   * @returns {AsyncGenerator<StreamItem, void, void>}
+   */
+  async *stream(threadId, { runId = "", lastId = "", from = "start", deltas = true, signal, onState } = {}) {
+    const cursor = { lastId, from, done: false };
+    let failures = 0;
+    let retryMs = 1000;
+    for (;;) {
+      onState?.({ state: "connecting" });
+      const connection = new Connection(signal);
+      /** @type {Error | null} */
+      let failure = null;
+      try {
+        const query = cursor.lastId ? { run_id: runId, deltas } : { run_id: runId, deltas, from: cursor.from };
+        /** @type {Record<string, string>} */
+        const headers = cursor.lastId ? { "Last-Event-ID": cursor.lastId } : {};
+        const response = await connection.open(`${this._url}${thread(threadId)}/stream${params(query)}`, {
+          headers: { ...this._auth, ...headers },
+        });
+        if (response.status === 204) cursor.done = true;
+        else if (!response.ok) throw await apiError(response);
+        else {
+          onState?.({ state: "live" });
+          const parser = new SseParser();
+          for await (const chunk of connection.chunks(response)) {
+            const messages = parser.feed(chunk);
+            if (messages.length) failures = 0;
+            for (const message of messages) {
+              const item = read(message);
+              if (item && isNew(cursor, item, runId)) yield item;
+              if (cursor.done) break;
+            }
+            retryMs = parser.retryMs ?? retryMs;
+            if (cursor.done) break;
+          }
+        }
+      } catch (error) {
+        if (signal?.aborted) return;
+        failure = /** @type {Error} */ (error);
+        if (failure instanceof ApiError && !RETRY_STATUSES.has(failure.status)) {
+          onState?.({ state: "failed", error: failure });
+          throw failure;
+        }
+      } finally {
+        connection.close();
+      }
+      if (signal?.aborted) return;
+      if (cursor.done) {
+        onState?.({ state: "ended" });
+        return;
+      }
+      const asked = failure instanceof ApiError ? failure.retryAfterMs : null;
+      const pauseMs = backoffMs(failures, retryMs, asked);
+      failures += 1;
+      onState?.({ state: "waiting", retryInMs: pauseMs, error: failure ?? undefined });
+      await pause(pauseMs, signal);
+      if (signal?.aborted) return;
+    }
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {{ body?: unknown, headers?: Record<string, string>, repeatable?: boolean, retries?: number }} [options]
+   * @returns {Promise<any>}
+   */
+  async _json(method, path, options = {}) {
+    const response = await this._send(method, path, options);
+    const text = await response.text();
+    return text ? JSON.parse(text) : null;
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {{ body?: unknown, raw?: BodyInit, headers?: Record<string, string>, repeatable?: boolean, retries?: number }} [options]
+   */
+  async _send(method, path, { body, raw, headers = {}, repeatable = true, retries = RETRIES } = {}) {
+    const type = raw === undefined ? "application/json" : "application/octet-stream";
+    /** @type {RequestInit} */
+    const request = {
+      method,
+      headers: { ...this._auth, ...headers, ...(body !== undefined || raw !== undefined ? { "Content-Type": type } : {}) },
+      body: raw ?? (body === undefined ? undefined : JSON.stringify(body)),
+      cache: "no-store",
+    };
+    for (let attempt = 0; ; attempt += 1) {
+      let asked = null;
+      try {
+        const response = await fetch(this._url + path, request);
+        if (response.ok) return response;
+        const error = await apiError(response);
+        const again = repeatable ? RETRY_STATUSES : REFUSED_STATUSES;
+        if (!again.has(error.status) || attempt >= retries) throw error;
+        asked = error.retryAfterMs;
+      } catch (error) {
+        if (error instanceof ApiError) throw error;
+        if (!repeatable || attempt >= retries) throw new Unreachable(error);
+      }
+      await pause(backoffMs(attempt, 250, asked));
+    }
+  }
+}
+
+/** One connection of a stream, ended by its owner, by `signal`, or by silence. */
+class Connection {
+  /** @param {AbortSignal} [signal] */
+  constructor(signal) {
+    this._controller = new AbortController();
+    this._signal = signal;
+    this._abort = () => this._controller.abort();
+    signal?.addEventListener("abort", this._abort);
+    if (signal?.aborted) this._abort();
+    this._watchdog = setTimeout(this._abort, SILENCE_MS);
+  }
+
+  /** @param {string} url @param {RequestInit} request */
+  open(url, request) {
+    return fetch(url, { ...request, cache: "no-store", signal: this._controller.signal });
+  }
+
+  /** @param {Response} response @returns {AsyncGenerator<Uint8Array, void, void>} */
+  async *chunks(response) {
+    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      clearTimeout(this._watchdog);
+      this._watchdog = setTimeout(this._abort, SILENCE_MS);
+      yield value;
+    }
+  }
+
+  close() {
+    clearTimeout(this._watchdog);
+    this._signal?.removeEventListener("abort", this._abort);
+    this._controller.abort();
+  }
+}
+
+/** @param {SseMessage} message @returns {StreamItem | null} null for heartbeats and for names we do not know */
+function read(message) {
+  const { event, id } = message;
+  if (event === "keep_alive") return null;
+  const data = JSON.parse(message.data);
+  if (event === "task_agent_execute") return { kind: id ? "event" : "delta", id, data };
+  if (event === "waiting" || event === "gap" || event === "reset") return { kind: event, id, data };
+  if (event === "error") throw new ApiError(Number(data.status) || 500, data);
+  return null;
+}
+
+/**
+ * Moves the cursor; false for an event that was handed out before.
+ * @param {{ lastId: string, from: string, done: boolean }} cursor
+ * @param {StreamItem} item
+ * @param {string} runId
+ */
+function isNew(cursor, item, runId) {
+  if (item.kind === "gap" || item.kind === "reset") {
+    cursor.lastId = item.id || (item.kind === "gap" ? item.data.to : "") || "";
+    cursor.from = "start";
+    const run = runId ? item.data.state?.runs?.[runId] : null;
+    cursor.done = Boolean(run && TERMINAL_TYPES.has(`run.${run.status}`));
+  } else if (item.kind === "event") {
+    const id = /** @type {string} */ (item.id);
+    if (!isAfter(id, cursor.lastId)) return false;
+    cursor.lastId = id;
+    cursor.done = Boolean(runId) && item.data.run_id === runId && TERMINAL_TYPES.has(item.data.type);
+  }
+  return true;
+}
+
+/** True if the event id comes later than `cursor` in the same log, or if the two cannot be compared. @param {string} id @param {string} cursor */
+export function isAfter(id, cursor) {
+  const [epoch, seq] = id.split("-");
+  const [cursorEpoch, cursorSeq] = cursor.split("-");
+  return epoch !== cursorEpoch || Number(seq) > Number(cursorSeq);
+}
+
+/** @param {number} attempt @param {number} baseMs @param {number | null} askedMs */
+function backoffMs(attempt, baseMs, askedMs) {
+  const pauseMs = Math.min(baseMs * 2 ** Math.min(attempt, 16), MAX_PAUSE_MS) * (0.5 + Math.random() / 2);
+  return askedMs === null ? pauseMs : Math.min(askedMs + pauseMs / 10, 60_000);
+}
+
+/** Waits; a signal or a network that comes back ends it early. @param {number} ms @param {AbortSignal} [signal] @returns {Promise<void>} */
+function pause(ms, signal) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      globalThis.removeEventListener?.("online", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done);
+    globalThis.addEventListener?.("online", done);
+  });
+}
+
+/** @param {Response} response */
+async function apiError(response) {
+  const problem = await response.json().catch(() => ({}));
+  const seconds = Number(response.headers.get("retry-after") ?? NaN);
+  return new ApiError(response.status, problem ?? {}, Number.isFinite(seconds) ? seconds * 1000 : null);
+}
+
+/** @param {Record<string, unknown>} query */
+function params(query) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return given.length ? `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}` : "";
+}
+
+/** @param {string} threadId */
+function thread(threadId) {
+  return `/api/agent/${encodeURIComponent(threadId)}`;
+}
+
+/** A run id carries its thread's. @param {string} runId */
+function runPath(runId) {
+  return `${thread(runId.split(".")[0])}/runs/${encodeURIComponent(runId)}`;
+}
+
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,101 @@
+"""The WebSocket twin: the same log, the same cursors, and commands in band."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from tests.gateway.playing import Worker
+from tests.gateway.serving import Gateway
+
+
+def address(gateway: Gateway, thread: str, query: str = "") -> str:
+    return f"ws://127.0.0.1:{gateway.port}/api/agent/{thread}/ws{query}"
+
+
+async def take(socket: ClientConnection, event: str) -> dict[str, Any]:
+    """The next message of this kind."""
+    async with asyncio.timeout(10):
+        while True:
+            message: dict[str, Any] = json.loads(await socket.recv())
+            if message["event"] == event:
+                return message
+
+
+async def test_socket_shows_the_log_and_resumes_after_any_event(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.say("one", "two")
+    ids = await worker.ids(thread)
+    async with connect(address(gateway, thread)) as socket:
+        seen = [await take(socket, "task_agent_execute") for _ in ids]
+        assert [message["id"] for message in seen] == ids
+        assert seen[-1]["data"]["text"] == "two"
+        said = await turn.say("three")
+        assert (await take(socket, "task_agent_execute"))["id"] == said[0]
+    async with connect(address(gateway, thread, f"?last_id={ids[1]}")) as socket:
+        assert (await take(socket, "task_agent_execute"))["id"] == ids[2]
+
+
+async def test_commands_are_answered_on_the_same_connection(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    async with connect(address(gateway, thread)) as socket:
+        await socket.send(json.dumps({"command": "execute", "id": "c1", "task": "go"}))
+        reply = (await take(socket, "reply"))["data"]
+        assert (reply["id"], reply["command"]) == ("c1", "execute")
+        run = reply["result"]["run_id"]
+        await socket.send(json.dumps({"command": "steer", "id": "c2", "run_id": run, "text": "faster"}))
+        assert (await take(socket, "reply"))["data"]["id"] == "c2"
+        await socket.send(json.dumps({"command": "answer", "id": "c3", "question_id": "q", "answer": "yes"}))
+        assert (await take(socket, "error"))["data"]["code"] == "conflict"
+        await socket.send(json.dumps({"command": "cancel", "id": "c4", "run_id": run}))
+        assert (await take(socket, "reply"))["data"]["result"]["status"] == "cancelled"
+        for text, code in (
+            ("{", "bad_json"),
+            ('{"command": "dance"}', "not_valid"),
+            ('{"command": "execute"}', "not_valid"),
+        ):
+            await socket.send(text)
+            assert (await take(socket, "error"))["data"]["code"] == code
+    types = [event.type for event in await worker.events(thread)]
+    assert types == ["run.queued", "message", "run.cancelled"]
+
+
+async def test_run_socket_closes_after_the_run(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    async with connect(address(gateway, thread, f"?run_id={turn.run_id}")) as socket:
+        await turn.finish()
+        async with asyncio.timeout(10):
+            messages = [json.loads(text) async for text in socket]
+        assert messages[-1]["data"]["type"] == "run.finished"
+        assert (socket.close_code, socket.close_reason) == (1000, "ended")
+
+
+async def test_upgrade_is_refused_with_a_problem(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    for url, origin, status in (
+        (address(gateway, "nobody"), None, 404),
+        (address(gateway, thread, "?last_id=x"), None, 400),
+        (address(gateway, thread, f"?run_id={thread}.00"), None, 404),
+        (address(gateway, thread), "https://evil.test", 403),
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(url, origin=origin):  # type: ignore[arg-type]  # a NewType of str
+                pass
+        assert refused.value.response.status_code == status
+        assert json.loads(refused.value.response.body)["status"] == status
+    assert gateway.services.hub.streams == 0
+
+
+async def test_socket_that_is_left_gives_its_place_back(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    for _ in range(5):
+        async with connect(address(gateway, thread)) as socket:
+            await take(socket, "keep_alive")
+    async with asyncio.timeout(5):
+        while gateway.services.hub.streams:  # noqa: ASYNC110  # the server's side of the close
+            await asyncio.sleep(0.02)
