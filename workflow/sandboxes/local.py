@@ -66,8 +66,7 @@ class LocalProvider:
     async def remove(self, thread_id: ThreadId) -> None:
         sandbox = self._sandboxes.pop(thread_id, None)
         if sandbox is not None:
-            await sandbox.close()
-            sandbox.dispose()
+            await sandbox.dispose()
         await asyncio.to_thread(self._places.remove, thread_id)
 
     async def sweep(self) -> int:
@@ -83,8 +82,7 @@ class LocalProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for sandbox in self._sandboxes.values():
-            await sandbox.close()
-            sandbox.dispose()
+            await sandbox.dispose()
         self._sandboxes.clear()
         self._spawner.shutdown()
 
@@ -180,6 +178,5 @@ class LocalProvider:
             with canary_targets(self._data_dir) as targets:
                 return await attack(sandbox, targets, caps=tier != "T2")
         finally:
-            await sandbox.close()
-            sandbox.dispose()
+            await sandbox.dispose()
             await asyncio.to_thread(self._places.remove, thread_id)

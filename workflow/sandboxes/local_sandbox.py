@@ -15,7 +15,9 @@ from workflow.sandboxes.cell import Cell, Spec
 from workflow.sandboxes.commands import Background, Foreground
 from workflow.sandboxes.disk import DiskMeter, measure
 from workflow.sandboxes.guard import Guard, usage
+from workflow.sandboxes.lock import is_used
 from workflow.sandboxes.paths import relative
+from workflow.sandboxes.ports import Ports
 from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Place
 from workflow.sandboxes.tree import Tree
@@ -45,6 +47,8 @@ class LocalSandbox:
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
         self.snapshots = Snapshots(place.state / "snapshots", self._tree)
         """Blocking: comparing and reading of snapshots; call it from a thread."""
+        self._ports = Ports(place.state, self.cell)
+        self._has_sockets = info.tier != "T2"
         self._foreground: set[Foreground] = set()
         self._background: dict[int, Background] = {}
         self._state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
@@ -127,7 +131,15 @@ class LocalSandbox:
         return await self._in_thread(lambda: self._pack(path))
 
     async def host_port(self, port: int) -> tuple[str, int]:
-        raise ToolError("ports come with a later step", kind="port_closed", port=port)
+        if not self._has_sockets:
+            raise ToolError(f"commands in tier {self.info.tier} have no ports", kind="port_closed", port=port)
+        elsewhere = self._ports.path(port)
+        if not self.is_live and is_used(self.place.state / "lock"):
+            # Another worker runs the thread's sandbox; it alone can open a port in it.
+            if not elsewhere.exists():
+                raise ToolError(f"port {port} was not exposed by the running sandbox", kind="port_closed", port=port)
+            return f"unix:{elsewhere}", port
+        return f"unix:{await self._ports.expose(port)}", port
 
     async def snapshot(self, label: str) -> str:
         return (await self._in_thread(lambda: self.snapshots.take(label))).id
@@ -145,8 +157,10 @@ class LocalSandbox:
         memory_bytes, processes = await asyncio.to_thread(usage, self._cell.init_pid)
         return SandboxUsage(memory_bytes, disk.bytes, processes)
 
-    def dispose(self) -> None:
-        """Closes the descriptors; the sandbox cannot be used any more. After `close`."""
+    async def dispose(self) -> None:
+        """Closes everything for good; the workspace stays."""
+        await self._ports.close()
+        await self.close()
         for fd in self._state_fds:
             os.close(fd)
         self._tree.close()
@@ -164,7 +178,7 @@ class LocalSandbox:
 
     @property
     def runs_commands(self) -> bool:
-        return bool(self._foreground)
+        return bool(self._foreground) or self._ports.is_used
 
     @property
     def has_background(self) -> bool:

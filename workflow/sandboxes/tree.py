@@ -85,11 +85,19 @@ class Tree:
 
     def link(self, path: str, target: str) -> None:
         """A symlink at `path`, replacing a file there; `target` is not looked at, following it is what is checked."""
-        with self._parent(path) as (parent, name):
-            temporary = TEMPORARY + secrets.token_hex(8)
+        folder, name = posixpath.split(relative(path, workdir=self._workdir))
+        parent = self._folder(folder or ".")
+        temporary = TEMPORARY + secrets.token_hex(8)
+        try:
             os.symlink(target, temporary, dir_fd=parent)
             os.chown(temporary, self._owner, self._owner, dir_fd=parent, follow_symlinks=False)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=parent)
+            raise refusal(error, path) from error
+        finally:
+            os.close(parent)
 
     def target(self, path: str) -> str:
         """Where the symlink at `path` points to, as it was written."""
