@@ -10,6 +10,7 @@ from workflow.tools.ask import AskPerson
 from workflow.tools.base import Tool
 from workflow.tools.bash import Bash
 from workflow.tools.edit import FileEdit, MultiEdit
+from workflow.tools.expose import UrlExpose
 from workflow.tools.file_read import FileRead
 from workflow.tools.files_creation import FilesCreation
 from workflow.tools.globbing import Glob
@@ -18,8 +19,11 @@ from workflow.tools.ls import Ls
 from workflow.tools.plan import JobPlan
 from workflow.tools.registry import Registry
 from workflow.tools.search import Grep
+from workflow.tools.search_providers import provider
 from workflow.tools.suggest import SuggestNextSteps
+from workflow.tools.template import UseTemplate
 from workflow.tools.todo import TodoRead, TodoWrite
+from workflow.tools.web import WebFetch, WebSearch
 
 
 def shipped(
@@ -42,6 +46,10 @@ def shipped(
         SuggestNextSteps(),
         TodoRead(),
         TodoWrite(),
+        UrlExpose(),
+        UseTemplate(settings.template_folder),
+        WebFetch(settings),
+        WebSearch(provider(settings, environ)),
     ]
 
 
@@ -53,8 +61,12 @@ def build_registry(
     network: of the sandbox (`off`, `allowlist`, `open`); decides the effect class of shell commands.
     environ: where the keys of search providers are looked up.
     """
+    problems: list[str] = []
+    if settings.search_provider and provider(settings, environ) is None:
+        problems.append(f"[tools] search_provider: {settings.search_provider} has no key (or address) here")
     tools = {tool.name: tool for tool in shipped(settings, network=network, environ=environ)}
-    foreign, problems = plugins.installed()
+    foreign, troubles = plugins.installed()
+    problems += troubles
     if settings.plugin_folder:
         more, troubles = plugins.from_folder(settings.plugin_folder)
         foreign, problems = foreign + more, problems + troubles

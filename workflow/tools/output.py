@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workflow.core.errors import SandboxError, ToolError
 from workflow.tools.base import ToolContext
@@ -29,6 +29,10 @@ class Shown:
     """Stands apart from the text, so that nobody takes it for data."""
     file: str = ""
     """Where the whole text is, when it was cut."""
+
+    def with_text(self, text: str) -> "Shown":
+        """The same with its text in another dress, e.g. fenced."""
+        return replace(self, text=text)
 
     def with_note(self, *notes: str) -> str:
         """The text, and below it all notes in brackets."""

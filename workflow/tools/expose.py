@@ -1,0 +1,67 @@
+"""url_expose: a link under which a server in the sandbox can be opened in a browser."""
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from pydantic import Field
+
+from workflow.core.errors import ToolError
+from workflow.core.events import Effect, PreviewExposed
+from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
+
+MIN_PORT = 1024
+_WAIT_S = 5
+# Waits until something accepts connections; `bash` opens /dev/tcp by itself, so no program is needed.
+_LISTENS = """
+for ((i = 0; i < $2 * 5; i++)); do
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && exit 0
+  sleep 0.2
+done
+exit 1
+"""
+
+Previews = Callable[[int, str, float], Awaitable[tuple[str, int]]]
+"""(port, path, seconds to live) → (link, when it expires in milliseconds since 1970)."""
+
+
+class ExposeArgs(ToolArgs):
+    port: int = Field(ge=MIN_PORT, le=65_535)
+    path: str = Field("/", max_length=1000, description="where the link points to")
+    ttl_s: float = Field(3600.0, ge=60, le=86_400)
+
+
+class UrlExpose(Tool[ExposeArgs]):
+    name = "url_expose"
+    effect = Effect.IDEMPOTENT
+    description = (
+        "Makes a temporary link to a server that runs in the sandbox, for the person to open. Start the server first "
+        "with bash(background=true)."
+    )
+
+    async def run(self, args: ExposeArgs, context: ToolContext) -> ToolOutput:
+        """Kinds of error: `previews_off`, `not_listening`, `bad_path`."""
+        previews = cast(Previews | None, context.services.get("previews"))
+        if previews is None:
+            raise ToolError(
+                "Links to the sandbox are not available here. Tell the person how to start the program themselves.",
+                kind="previews_off",
+            )
+        if not args.path.startswith("/") or any(char.isspace() for char in args.path):
+            raise ToolError("`path` must start with / and hold no blanks, e.g. /docs.", kind="bad_path")
+        checked = await context.sandbox.exec(
+            ["bash", "--noprofile", "--norc", "-c", _LISTENS, "bash", str(args.port), str(_WAIT_S)],
+            timeout_s=_WAIT_S * 3,
+        )
+        if checked.exit_code != 0:
+            raise ToolError(
+                f"Nothing listens on port {args.port} in the sandbox after {_WAIT_S} s. Start the server with "
+                "bash(background=true), look at its output with bash_output, and use the port that it names.",
+                kind="not_listening",
+            )
+        url, expires_at = await previews(args.port, args.path, args.ttl_s)
+        return ToolOutput(
+            text=f"{url}\nThe link works until it expires in {args.ttl_s / 60:g} minutes or the sandbox closes. Give "
+            "it to the person in your answer.",
+            data={"port": args.port, "url": url, "expires_at": expires_at},
+            events=(context.event(PreviewExposed, port=args.port, url=url, expires_at=expires_at),),
+        )
