@@ -64,11 +64,17 @@ def test_a_shell_start_up_file_in_env_is_ignored_with_a_warning(tmp_path: Path) 
     assert "start-up file" in loaded.warnings[0]
 
 
+SIGNING_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
 def _other_value(name: str) -> tuple[str, object]:
     """A legal value of the key that is not its default, as the environment and as Python would write it."""
     key = next(key for key in every_key() if dotted(key.path) == name)
+    if name == "webhooks.secret":
+        return SIGNING_KEY, SIGNING_KEY
     if key.is_container:
-        value: object = {"bash": "ask"} if name == "agent.approvals" else {} if isinstance(key.default, dict) else ["x"]
+        special: dict[str, object] = {"agent.approvals": {"bash": "ask"}, "webhooks.waits_s": [1.0, 2.0]}
+        value = special.get(name, {} if isinstance(key.default, dict) else ["x"])
         return json.dumps(value), value
     if key.choices:
         word = key.choices[-1]
@@ -227,3 +233,19 @@ def test_keys_inside_chosen_names_are_found_and_sections_are_not_keys() -> None:
     assert find(("llm", "models", "any name")) is None
     assert find(("llm",)) is None
     assert find(("llm", "default", "x")) is None
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "whsec_", "whsec_c2hvcnQ=", f"{SIGNING_KEY} whsec_c2hvcnQ=", "whsec_ä" * 9]
+)
+def test_a_signing_key_that_is_too_weak_stops_the_start_and_is_not_shown(tmp_path: Path, secret: str) -> None:
+    with pytest.raises(ConfigError, match=r"webhooks\.secret: must be `whsec_` and 24 to 64") as raised:
+        load(written(tmp_path), {"DIALTONE_WEBHOOKS__SECRET": secret})
+    assert "hunter2" not in str(raised.value)
+
+
+def test_two_signing_keys_are_accepted_while_one_replaces_the_other(tmp_path: Path) -> None:
+    both = f"{SIGNING_KEY} whsec_{'A' * 43}"
+    loaded = load(written(tmp_path), {"DIALTONE_WEBHOOKS__SECRET": both}).settings.webhooks.secret
+    assert loaded is not None
+    assert loaded.get_secret_value() == both

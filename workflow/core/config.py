@@ -4,9 +4,11 @@
 need, never the whole, never a global. Secrets (type SecretStr) come from the environment or a 0600 file.
 """
 
+import base64
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(ge=0)]
@@ -257,10 +259,33 @@ class WebhookSettings(Section):
     """`[webhooks]` — notices to other servers."""
 
     enabled: bool = Field(True, description="whether execute accepts `webhook`")
-    secret: SecretStr | None = Field(None, description="signs every notice (Standard Webhooks), `whsec_…`")
+    secret: SecretStr | None = Field(
+        None, description="signs every notice (Standard Webhooks), `whsec_…`; two while you change it"
+    )
     timeout_s: Seconds = Field(15.0, description="one delivery")
-    max_attempts: int = Field(8, ge=1, description="deliveries tried before a notice is put aside")
+    max_attempts: int = Field(8, ge=1, le=50, description="deliveries tried before a notice is put aside")
+    waits_s: tuple[Seconds, ...] = Field(
+        (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21_600.0),
+        min_length=1,
+        description="pauses between tries, the last one repeated; with jitter",
+    )
     allow_private: bool = Field(False, description="lets notices go to private addresses")
+
+    @field_validator("secret")
+    @classmethod
+    def _holds_keys(cls, secret: SecretStr | None) -> SecretStr | None:
+        """The library that signs would take any text for a key, however short."""
+        if secret is not None and not all(map(_is_signing_key, secret.get_secret_value().split(" "))):
+            raise PydanticCustomError("signing_key", "`whsec_` and 24 to 64 random bytes in Base64")
+        return secret
+
+
+def _is_signing_key(text: str) -> bool:
+    body = text.removeprefix("whsec_")
+    try:
+        return 24 <= len(base64.b64decode(body + "=" * (-len(body) % 4), validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 class LogSettings(Section):
