@@ -98,7 +98,7 @@ def _explain(loaded: Loaded, path: config_keys.Path) -> list[str]:
     lines.append(f"  variable  {config_keys.variable(path)}{_form(key)}")
     if key.is_secret:
         lines.append("  secret    only from the environment or secrets.toml (chmod 600), never from config.toml")
-    lines.append(f"  a change  {'takes effect at once' if is_live(path) else 'needs a restart'}")
+    lines.append(f"  a change  {'takes effect for the next run' if is_live(path) else 'needs a restart'}")
     return lines
 
 

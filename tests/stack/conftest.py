@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +115,9 @@ class Beside:
             return await self.process.wait()
 
     def descendants(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
 
 
 Launch = Callable[..., Awaitable[Beside]]
@@ -144,11 +146,22 @@ async def launch(environ: dict[str, str]) -> AsyncIterator[Launch]:
     for beside in started:
         if beside.process.returncode is None:
             seen += beside.descendants()
-            beside.process.kill()
+            with suppress(ProcessLookupError):
+                beside.process.kill()
             await beside.process.wait()
     for process in seen:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def family(folder: Path) -> list[psutil.Process]:
+    """The processes under this one that work in `folder`; other tests' stacks may run beside."""
+    found: list[psutil.Process] = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if str(folder) in " ".join([*process.cmdline(), *process.environ().values()]):
+                found.append(process)
+    return found
 
 
 async def gone(processes: Iterable[psutil.Process], *, within_s: float) -> list[psutil.Process]:

@@ -8,14 +8,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from scripts.stack.health import get_health
 from scripts.stack.plan import Plan
 from scripts.stack.running import Stopped
 from scripts.stack.supervisor import StackError
-from tests.stack.conftest import HERE, Launch, StartStack, gone, stand_in
+from tests.stack.conftest import HERE, Launch, StartStack, family, gone, stand_in
 
 
 async def until_back(started_pid: int, pid: object, *, timeout_s: float = 10) -> int:
@@ -31,7 +30,7 @@ async def until_back(started_pid: int, pid: object, *, timeout_s: float = 10) ->
 async def test_a_stack_starts_and_stops_in_order_leaving_no_process(plan: Plan, start_stack: StartStack) -> None:
     async with start_stack(plan) as started:
         await started.said("worker waits")
-        children = psutil.Process().children(recursive=True)
+        children = family(plan.data_dir)
         assert len(children) == 3
     assert await gone(children, within_s=0) == []
     log = started.log
@@ -67,7 +66,7 @@ async def test_a_part_that_never_stays_up_stops_the_start_with_its_last_words(
     with pytest.raises(StackError, match=r"worker does not stay up \(exit status 3\). It last said:\n  no such luck"):
         async with start_stack(replace(plan, worker=stand_in("dies"), gateway=stand_in("gateway", "503"))):
             pass
-    assert psutil.Process().children(recursive=True) == []
+    assert family(plan.data_dir) == []
 
 
 async def test_a_command_that_does_not_exist_is_said_so(plan: Plan, start_stack: StartStack) -> None:
@@ -83,7 +82,7 @@ async def test_a_part_that_ignores_term_is_killed_with_all_its_children(plan: Pl
     plan = Plan(loaded, plan.gateway, stand_in("worker", "stubborn", "child"))
     async with start_stack(plan) as started:
         await started.said("worker waits")
-        children = psutil.Process().children(recursive=True)
+        children = family(plan.data_dir)
         assert len(children) == 4
     assert await gone(children, within_s=0) == []
     assert "worker did not stop within 3.001 s; killed" in started.log
@@ -97,7 +96,7 @@ async def test_stopping_while_starting_ends_at_once(plan: Plan, start_stack: Sta
         async with start_stack(replace(plan, gateway=stand_in("gateway", "503")), stop=stop):
             pass
     assert time.monotonic() - started < 3
-    assert psutil.Process().children(recursive=True) == []
+    assert family(plan.data_dir) == []
 
 
 async def test_long_and_odd_lines_are_passed_on(plan: Plan, start_stack: StartStack) -> None:
@@ -125,10 +124,10 @@ async def test_a_signal_to_the_supervisor_leaves_no_process_within_five_seconds(
     words = () if number == signal.SIGKILL else ("child",)
     beside = await launch(sys.executable, str(HERE / "driver.py"), *words)
     await beside.until_all("is ready", "worker waits")
-    family = beside.descendants()
-    assert len(family) == 3 + len(words)
+    processes = beside.descendants()
+    assert len(processes) == 3 + len(words)
     beside.process.send_signal(number)
-    assert await gone(family, within_s=5) == []
+    assert await gone(processes, within_s=5) == []
     status = await beside.end(timeout_s=5) if number != signal.SIGKILL else 0
     assert status == 0
 
@@ -136,12 +135,12 @@ async def test_a_signal_to_the_supervisor_leaves_no_process_within_five_seconds(
 async def test_a_second_signal_does_not_wait_for_anybody(launch: Launch) -> None:
     beside = await launch(sys.executable, str(HERE / "driver.py"), "stubborn")
     await beside.until_all("is ready", "worker waits")
-    family = beside.descendants()
+    processes = beside.descendants()
     beside.process.send_signal(signal.SIGINT)
     await beside.until("gateway stops")
     beside.process.send_signal(signal.SIGINT)
     assert await beside.end(timeout_s=3) == 130
-    assert await gone(family, within_s=1) == []
+    assert await gone(processes, within_s=1) == []
 
 
 async def test_lines_are_json_when_nobody_watches(launch: Launch) -> None:
