@@ -121,7 +121,7 @@ async def run_script(context: ToolContext, script: str, *, timeout_s: float, key
     result = await context.sandbox.exec(
         ["bash", "--noprofile", "--norc", "-c", _RUN, "bash", call, "keyed" if keyed else ""],
         env={**ENVIRONMENT, "__dt_prepare": _PREPARE},
-        stdin=script.encode(),
+        stdin=f"{script}\n".encode(),
         timeout_s=timeout_s,
         max_output=MAX_OUTPUT_BYTES,
         on_output=context.emit_output,
@@ -150,7 +150,7 @@ async def start_script(context: ToolContext, script: str) -> BackgroundProcess:
             return earlier
     except (ToolError, ValueError):
         pass  # not started before, or gone with its sandbox
-    await sandbox.write(f"{path}.sh", script.encode())
+    await sandbox.write(f"{path}.sh", f"{script}\n".encode())
     process = await sandbox.start(
         f'eval "$__dt_prepare"; exec </dev/null 2>&1; . {shlex.quote(f"{sandbox.info.workdir}/{path}.sh")}',
         env={**ENVIRONMENT, "__dt_prepare": _RESTORE},
