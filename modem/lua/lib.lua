@@ -6,7 +6,7 @@ end
 
 local function text(n) return string.format('%.0f', n) end
 
--- Appends one event and tells live subscribers; the only place that gives ids.
+-- Appends one event and tells live subscribers; the only place that gives ids. Returns seq, id, envelope.
 local function append(prefix, payload, now)
   local meta = prefix .. 'metadata'
   local seq = redis.call('HINCRBY', meta, 'seq', 1)
@@ -15,7 +15,14 @@ local function append(prefix, payload, now)
   redis.call('XADD', prefix .. 'stream', id, 'e', envelope)
   redis.call('PUBLISH', prefix .. 'live', id .. '|' .. envelope)
   redis.call('HSET', meta, 'updated_at', text(now))
-  return seq
+  return seq, id, envelope
+end
+
+-- Puts an event that was just appended into the outbox, if its run, or else its thread, names a server to be told.
+local function notify(prefix, rid, id, envelope)
+  local url = redis.call('HGET', prefix .. 'run:' .. rid, 'webhook')
+  if not url or url == '' then url = redis.call('HGET', prefix .. 'metadata', 'webhook') end
+  if url and url ~= '' then redis.call('HSET', prefix .. 'outbox', id, url .. ' ' .. envelope) end
 end
 
 -- A server that came back may hold an older log, and would give ids again that clients have seen with other
@@ -64,7 +71,8 @@ end
 -- Ends a run from outside its worker: the fence moves, so a worker that still lives can write no more.
 local function terminate(prefix, rid, status, reason, detail, payload, now)
   redis.call('HINCRBY', prefix .. 'run:' .. rid, 'fence', 1)
-  append(prefix, payload, now)
+  local _, id, envelope = append(prefix, payload, now)
+  notify(prefix, rid, id, envelope)
   return close(prefix, rid, status, reason, detail, now)
 end
 
