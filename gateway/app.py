@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from gateway import errors
 from gateway.middleware import Bodies, Edge
@@ -51,8 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for module in (health, metrics, session, threads, runs, questions, events, files, stream, legacy, ws):
         app.include_router(module.router)
-    if _CONSOLE.is_dir():
-        app.mount("/", StaticFiles(directory=_CONSOLE, html=True), name="console")
+    if (_CONSOLE / "index.html").is_file():
+        app.frontend("/", directory=_CONSOLE, fallback=None)
     gateway = settings.gateway
     app.add_middleware(Bodies, max_bytes=gateway.max_body_bytes, max_upload_bytes=gateway.max_upload_bytes)
     if gateway.cors_origins:

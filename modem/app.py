@@ -35,8 +35,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_ignore_result": True,
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
+        # A hint is done when it was heard. Late acknowledgement would keep it open for the length of a run, and
+        # kombu 5.7 ends the worker when it loses Redis while messages are open (docs/decisions/0002).
+        "task_acks_late": False,
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_default_queue": "dialtone:hints",

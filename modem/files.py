@@ -8,7 +8,6 @@ import asyncio
 import json
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
@@ -90,9 +89,9 @@ class Files:
         await self._threads.get(caller, thread_id)
         request_id = secrets.token_hex(8)
         async with translated():
-            if body is not None:
-                await self._redis.set(keys.file_body(request_id), body, ex=REPLY_TTL_S)
-            asked = json.dumps(request | {"id": request_id, "thread_id": thread_id, "until": time.time() + WAIT_S})
+            # The body's life is the request's: a worker that finds none knows that nobody waits any more.
+            await self._redis.set(keys.file_body(request_id), body or b"", ex=WAIT_S)
+            asked = json.dumps(request | {"id": request_id, "thread_id": thread_id})
             await self._redis.rpush(keys.FILE_REQUESTS, asked)
         header = json.loads(await self._next(request_id))
         if "error" in header:
@@ -145,13 +144,15 @@ class FileServer:
         if reply is None:
             return None
         request: dict[str, Any] = json.loads(reply[1])
-        return request if request["until"] > time.time() else None
+        return request
 
     async def _answer(self, request: dict[str, Any]) -> None:
         reply = keys.file_reply(request["id"])
         try:
             async with translated():
-                body = await self._redis.getdel(keys.file_body(request["id"])) or b""
+                body = await self._redis.getdel(keys.file_body(request["id"]))
+            if body is None:
+                return
             try:
                 header, chunks = await self._handler(ThreadId(request["thread_id"]), request, body)
             except ToolError as error:

@@ -194,6 +194,7 @@ class RunJournal:
             self._run_seq,
             max((event.turn for event in events), default=0),
             self._usage.model_dump_json(),
+            int(any(isinstance(event, Message | ToolResulted) for event in events)),
             terminal.type.removeprefix("run.") if terminal is not None else "",  # type: ignore[attr-defined]
             getattr(terminal, "reason", ""),
             getattr(terminal, "detail", ""),

@@ -13,6 +13,8 @@ SCHED_OPEN = "{sched}:open:"
 SCHED_QUEUED = "{sched}:queued"
 """ZSET run → when it became ready (ms)."""
 SCHED_TURN = "{sched}:turn"
+SCHED_SLOT = "{sched}:slot"
+"""When the last suspect run went on (ms)."""
 SCHED_ACTIVE = "{sched}:active"
 """ZSET of all runs that have not ended → when the reaper looks at them (ms)."""
 REAPER_LOCK = "{sched}:reaper"
@@ -20,6 +22,10 @@ SIGNALS = "dialtone:signals"
 """Pub/sub channel to all workers: `cancel|<run>`, `news|<run>`."""
 WORKERS = "dialtone:workers"
 """ZSET worker → last seen (ms); the details are in `worker_record`."""
+HOOKS_DUE = "{webhooks}:due"
+"""ZSET notice → when it is delivered next (ms)."""
+HOOKS_DEAD = "{webhooks}:dead"
+"""ZSET notice → when it was given up (ms)."""
 FILE_REQUESTS = "dialtone:files"
 """LIST of file requests; any worker takes one."""
 
@@ -57,6 +63,21 @@ def run(run_id: RunId) -> str:
 def previews(run_id: RunId) -> str:
     """HASH: item, kind and turn → text so far of what is unfinished."""
     return f"{thread(thread_of(run_id))}previews:{run_id}"
+
+
+def outbox(thread_id: ThreadId) -> str:
+    """HASH: event id → `<url> <envelope>` of notices that are not on the delivery queue yet."""
+    return f"{thread(thread_id)}outbox"
+
+
+def notice(notice_id: str) -> str:
+    """HASH: a notice for another server and how its delivery goes."""
+    return f"{{webhooks}}:notice:{notice_id}"
+
+
+def dead_notices(tenant: TenantId) -> str:
+    """ZSET: the tenant's part of `HOOKS_DEAD`."""
+    return f"{{webhooks}}:dead:{tenant}"
 
 
 def tenant_threads(tenant: TenantId) -> str:

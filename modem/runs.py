@@ -70,8 +70,6 @@ class Runs:
             return Claim(record, int(fence), int(run_seq), int(attempt), reason, int(now))
         if outcome == "cancel":
             await self.cancel(run_id, reason="cancelled before it started")
-        elif outcome == "exhausted":
-            await self.reap(run_id)
         return None
 
     async def release(self, claim: Claim, *, waiting_until_ms: int | None, reason: str = "released") -> None:
@@ -142,6 +140,10 @@ class Runs:
         match outcome:
             case "push":
                 await self.ready(run_id, TenantId(rest[0]))
+            case "suspect":
+                slot = await self._sched.set_apart(run_id, TenantId(rest[0]))
+                async with translated():
+                    await self._connections.commands.hset(keys.run(run_id), "not_before", slot)
             case "live":
                 await self._sched.look_again(run_id, at_ms=int(rest[0]) + 50)
             case "later":

@@ -11,6 +11,9 @@ from workflow.core.ids import RunId, TenantId
 CLAIM_WITHIN_MS = 2000
 """How long after it was handed out a run may stay unclaimed before the reaper looks."""
 
+SUSPECT_SPACING_MS = 4000
+"""Longer than a worker takes to start again, so that a run that kills its worker takes no neighbour with it twice."""
+
 
 class Scheduler:
     """The queue of ready runs and the index of all that have not ended."""
@@ -64,6 +67,15 @@ class Scheduler:
         """Tells the reaper when this run is due."""
         async with translated():
             await self._redis.zadd(keys.SCHED_ACTIVE, {run_id: at_ms})
+
+    async def set_apart(self, run_id: RunId, tenant: TenantId) -> int:
+        """When (ms) a run that was lost with its worker goes on; runs set apart go `SUSPECT_SPACING_MS` apart."""
+        async with translated():
+            await self._redis.srem(keys.SCHED_FLIGHT + tenant, run_id)
+            slot = await self._scripts.sched_slot(
+                keys=[keys.SCHED_SLOT, keys.SCHED_ACTIVE], args=[run_id, SUSPECT_SPACING_MS]
+            )
+        return int(slot)
 
     async def park(self, run_id: RunId, tenant: TenantId, *, wake_ms: int) -> None:
         """A run waits for a person: it holds no worker and nobody looks before `wake_ms`."""

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from redis.commands.core import Script
 
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
-_SCHED = ("sched_admit", "sched_push", "sched_next")
+_HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
+_SCHED = ("sched_admit", "sched_push", "sched_next", "sched_slot")
 
 
 def source(name: str) -> str:
@@ -36,12 +37,17 @@ class Scripts:
     reap: Any
     answer: Any
     steer: Any
+    hook_add: Any
+    hook_take: Any
+    hook_settle: Any
+    hook_replay: Any
     sched_admit: Any
     sched_push: Any
     sched_next: Any
+    sched_slot: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_SCHED):
+        for name in (*_THREAD, *_HOOKS, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

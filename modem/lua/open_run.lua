@@ -31,7 +31,7 @@ end
 local limit = tonumber(ARGV[8])
 local queued = redis.call('LLEN', prefix .. 'queue')
 if active ~= '' and limit > 0 and queued >= limit then return {'full', queued} end
-redis.call('HSET', run, 'status', 'queued', 'fence', '0', 'attempt', '0', 'next_seq', '0', 'lease_until', '0',
+redis.call('HSET', run, 'status', 'queued', 'fence', '0', 'attempt', '0', 'failures', '0', 'next_seq', '0', 'lease_until', '0',
   'tenant', tenant, 'created_at', text(now), 'waiting_for', active == '' and 'worker' or 'thread')
 for i = 11, #ARGV, 2 do redis.call('HSET', run, ARGV[i], ARGV[i + 1]) end
 redis.call('RPUSH', prefix .. 'runs', rid)

@@ -13,6 +13,7 @@ if status == 'waiting' then
   if not open then status = 'queued' end
 end
 redis.call('HINCRBY', run, 'attempt', -1)
+redis.call('HSET', run, 'failures', '0')
 redis.call('HINCRBY', run, 'fence', 1)
 redis.call('HSET', run, 'status', status, 'lease_until', '0', 'owner', '', 'resume_reason', ARGV[5],
   'not_before', ARGV[6], 'waiting_for', status == 'waiting' and 'person' or 'worker')

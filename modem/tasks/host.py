@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -110,7 +110,8 @@ class Host:
     async def close(self) -> None:
         """Gives all runs back, then closes everything."""
         await self.drain()
-        await workers.leave(self._connections, self.name)
+        with suppress(Unavailable):  # the record of a worker expires by itself
+            await workers.leave(self._connections, self.name)
         await self._stack.aclose()
 
     async def drain(self) -> None:
@@ -122,7 +123,16 @@ class Host:
             await self._idle.wait()
 
     async def work(self) -> None:
-        """What a hint asks for: carries the run whose turn it is, if there is one."""
+        """What a hint asks for: carries the run whose turn it is, if there is one.
+
+        Nothing is raised when Redis is away: the run record is the truth, and the reaper repairs what was not said.
+        """
+        try:
+            await self._work()
+        except Unavailable as error:
+            log.warning("a run is left to the reaper: %s", error)
+
+    async def _work(self) -> None:
         while not self._draining:
             run_id = await self._sched.next()
             if run_id is None:
