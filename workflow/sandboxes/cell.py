@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from workflow.core.errors import SandboxError
 from workflow.sandboxes.cgroups import Group
-from workflow.sandboxes.init import ANSWER, DIALED, ENDED, INT, LISTENING, READY
+from workflow.sandboxes.init import ANSWER, DIALED, ENDED, INT, LISTENING, READY, descendants, kill
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
@@ -48,6 +48,9 @@ class Launch:
     """A ruleset's descriptor, when commands confine themselves (T2)."""
     held: tuple[int, ...] = ()
     """Descriptors init keeps open as long as it lives: the workspace's lock."""
+
+    own_pids: bool = True
+    """Init is the first process of a PID namespace: when it dies, so does everything in there."""
 
     def close(self) -> None:
         """Closes our copies of all descriptors."""
@@ -76,12 +79,13 @@ class Job:
 class Cell:
     """One live process tree. Belongs to the event loop that started it."""
 
-    def __init__(self, line: socket.socket, process: subprocess.Popen[bytes], stderr: Any) -> None:
+    def __init__(self, line: socket.socket, process: subprocess.Popen[bytes], stderr: Any, *, own_pids: bool) -> None:
         self.init_pid = 0
         """Init's process id as the host sees it."""
         self.group: Group | None = None
         """The control group it is in; deleted with it."""
         self._oom_kills = 0
+        self._own_pids = own_pids
         self._line = line
         self._process = process
         self._stderr = stderr
@@ -91,6 +95,7 @@ class Cell:
         self._sockets: dict[int, asyncio.Future[socket.socket]] = {}
         self._ready = asyncio.get_running_loop().create_future()
         self._dead = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
         self._sending = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(line.fileno(), self._receive)
@@ -110,7 +115,7 @@ class Cell:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the cell)
         try:
             process = await asyncio.get_running_loop().run_in_executor(spawner, _spawn, launch, theirs, stderr)
-            cell = cls(line, process, stderr)
+            cell = cls(line, process, stderr, own_pids=launch.own_pids)
         except OSError as error:
             line.close()
             stderr.close()
@@ -202,19 +207,30 @@ class Cell:
     async def stop(self) -> None:
         """Kills everything; returns when nothing of it is left."""
         self.kill_now()
-        await asyncio.to_thread(self._wait)
         self._bury("the sandbox was closed")
+        if self._waiting is not None:
+            await self._waiting
 
     def kill_now(self) -> None:
         """Sends the kill and returns; safe to call from any thread."""
+        if not self._own_pids:
+            # Init has to do it, and to live until it is done: it sees the end of its line.
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+            return
         with contextlib.suppress(ProcessLookupError):
             if self.init_pid > 0 and self._process.poll() is None:
                 os.kill(self.init_pid, signal.SIGKILL)
         self._process.kill()
 
     def _wait(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            for pid in (*descendants(self._process.pid), self._process.pid):
+                kill(pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT_S)
         if self.group is not None:
             self.group.remove()
 
@@ -279,8 +295,9 @@ class Cell:
         self._dead.set()
         self._loop.remove_reader(self._line.fileno())
         self._line.close()
-        self._process.kill()
         self._stderr.close()
+        # Takes in the exit status; a sandbox that died by itself has nobody else who would wait for it.
+        self._waiting = self._loop.run_in_executor(None, self._wait)
         waiting: list[asyncio.Future[Any]] = [*self._jobs.values(), *self._sockets.values()]
         self._jobs, self._sockets = {}, {}
         for future in waiting:

@@ -33,8 +33,8 @@ NOT_FOUND, NOT_STARTED = 127, 126
 STRAYS_S = 0.3
 """How long single processes are hunted before everything in the PID namespace is killed at once."""
 
-SIGKILL, SIGPIPE, SIGXFSZ = 9, 13, 25
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 22, 36, 38
+SIGINT, SIGKILL, SIGPIPE, SIGXFSZ = 2, 9, 13, 25
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 SECCOMP_MODE_FILTER = 2
 SYS_LANDLOCK_RESTRICT_SELF = 446
 CMSG_CLOEXEC = 0x40000000
@@ -164,6 +164,7 @@ class Init:
 def supervise(fds: list[int], landlock: int, seccomp: bytes) -> int:
     """Starts the command, takes in its orphans, and gives its exit code."""
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     prefer_for_oom()
     spec = marshal.loads(read_all(fds[0]))
     placed = list(zip(fds[1:], (0, 1, 2, SCRIPT_FD), strict=False))
@@ -213,6 +214,8 @@ def fork_confined(
     if pid:
         return pid
     os.setsid()
+    # Nothing else takes the command down if this tier's init is killed from the host.
+    libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     for number in (SIGPIPE, SIGXFSZ):
         libc.signal(number, None)
     confine(landlock, seccomp)
@@ -301,6 +304,8 @@ def main() -> None:
         os.set_inheritable(fd, False)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Python's own handler would end us; without one, a PID namespace's first process hears no signal from inside.
+    libc.signal(SIGINT, None)
     gc.disable()
     gc.freeze()
     Init(control).serve()

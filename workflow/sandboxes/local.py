@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -12,17 +11,17 @@ from types import TracebackType
 from typing import Self, cast
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused
+from workflow.core.errors import DialtoneError, LimitExceeded, SandboxRefused
 from workflow.core.ids import ThreadId
-from workflow.sandboxes import lock, tiers
+from workflow.sandboxes import tiers
 from workflow.sandboxes.advice import for_better_tier
 from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.cell import Cell
-from workflow.sandboxes.cgroups import Cgroups, Limits
+from workflow.sandboxes.entrance import Entrance
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.places import Places
 from workflow.sandboxes.probes import CHECK_MEMORY_BYTES, CHECK_PROCESSES, attack, canary_targets
-from workflow.sandboxes.tiers import TIERS, Place, Tier
+from workflow.sandboxes.tiers import TIERS, Means, Tier
 
 REFUSED = "T3"
 BUSY_FACTOR = 12
@@ -34,16 +33,22 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(self, settings: SandboxSettings, *, data_dir: Path, report: TierReport | None = None) -> None:
+    def __init__(
+        self,
+        settings: SandboxSettings,
+        *,
+        data_dir: Path,
+        report: TierReport | None = None,
+        means: Means = Means(),  # noqa: B008  (frozen)
+    ) -> None:
         """report: what an earlier `check` on this machine said; None checks before the first sandbox is opened."""
         self._settings = settings
         self._data_dir = data_dir.resolve()
         self._report = report
         self._checking = asyncio.Lock()
-        # One thread for all starts: a sandbox is killed when the thread that spawned it ends.
-        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="sandbox-spawner")
+        self._opening = asyncio.Lock()
         self._places = Places(self._data_dir, own_uids=os.geteuid() == 0 and settings.mode != "unsafe_host")
-        self._cgroups = Cgroups.find()
+        self._entrance = Entrance(means, hidden=(self._data_dir, Path.cwd()))
         self._sandboxes: dict[ThreadId, LocalSandbox] = {}
 
     async def check(self) -> TierReport:
@@ -56,12 +61,11 @@ class LocalProvider:
         report = await self.check()
         if report.tier == REFUSED:
             raise SandboxRefused(f"no sandbox tier holds on this machine: {'; '.join(report.advice)}")
-        if thread_id not in self._sandboxes:
-            place = await asyncio.to_thread(self._places.make, thread_id)
-            tier = cast(Tier, report.tier)
-            sandbox = self._sandbox(thread_id, place, tier, settings=self._settings, gaps=report.gaps)
-            self._sandboxes.setdefault(thread_id, sandbox)
-        return self._sandboxes[thread_id]
+        async with self._opening:
+            if thread_id not in self._sandboxes:
+                tier = cast(Tier, report.tier)
+                self._sandboxes[thread_id] = await self._sandbox(thread_id, tier, self._settings, gaps=report.gaps)
+            return self._sandboxes[thread_id]
 
     async def remove(self, thread_id: ThreadId) -> None:
         sandbox = self._sandboxes.pop(thread_id, None)
@@ -84,7 +88,7 @@ class LocalProvider:
         for sandbox in self._sandboxes.values():
             await sandbox.dispose()
         self._sandboxes.clear()
-        self._spawner.shutdown()
+        self._entrance.close()
 
     def _is_idle(self, sandbox: LocalSandbox) -> bool:
         if not sandbox.is_live or sandbox.runs_commands:
@@ -92,9 +96,10 @@ class LocalProvider:
         patience = self._settings.idle_s * (BUSY_FACTOR if sandbox.has_background else 1)
         return monotonic() - sandbox.used_at > patience
 
-    def _sandbox(
-        self, thread_id: ThreadId, place: Place, tier: Tier, *, settings: SandboxSettings, gaps: tuple[str, ...]
+    async def _sandbox(
+        self, thread_id: ThreadId, tier: Tier, settings: SandboxSettings, *, gaps: tuple[str, ...] = ()
     ) -> LocalSandbox:
+        place = await asyncio.to_thread(self._places.make, thread_id)
         info = SandboxInfo(
             provider=self.name,
             tier=tier,
@@ -106,7 +111,7 @@ class LocalProvider:
 
         async def enter() -> Cell:
             await self._make_room()
-            return await self._enter(tier, place, settings)
+            return await self._entrance.enter(tier, place, settings)
 
         return LocalSandbox(info, place, settings, environment=tiers.environment(tier, place), enter=enter)
 
@@ -120,60 +125,32 @@ class LocalProvider:
             raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
         await min(free, key=lambda sandbox: sandbox.used_at).close()
 
-    async def _enter(self, tier: Tier, place: Place, settings: SandboxSettings) -> Cell:
-        """Starts the processes of a sandbox. Raises: SandboxError."""
-        lock_file = place.state / "lock"
-        held = await asyncio.to_thread(lock.take, lock_file)
-        try:
-            launch = tiers.launch(tier, place, settings, lock=held, hidden=(self._data_dir, Path.cwd()))
-        except BaseException:
-            os.close(held)
-            raise
-        cell = await Cell.start(launch, spawner=self._spawner)
-        try:
-            await asyncio.to_thread(lock.note, lock_file, cell.init_pid)
-            if tier == "T1":
-                await asyncio.to_thread(self._limit, cell, place, settings)
-        except BaseException:
-            await cell.stop()
-            raise
-        return cell
-
-    def _limit(self, cell: Cell, place: Place, settings: SandboxSettings) -> None:
-        if self._cgroups is None:
-            raise SandboxError("no control group can be made here")
-        limits = Limits(settings.memory_bytes, settings.processes, settings.cpus)
-        try:
-            group = self._cgroups.make(f"{place.state.name}.{secrets.token_hex(4)}", limits)
-            group.add(cell.init_pid)
-        except OSError as error:
-            raise SandboxError(f"the control group was refused: {error}") from error
-        cell.group = group
-
     async def _examine(self) -> TierReport:
         if not sys.platform.startswith("linux"):
             return TierReport(self.name, REFUSED, advice=("local sandboxes need Linux",))
         if self._settings.mode == "unsafe_host":
             return TierReport(self.name, "unsafe_host", gaps=tiers.GAPS["unsafe_host"])
         wanted: tuple[Tier, ...] = TIERS if self._settings.mode == "auto" else (self._settings.mode,)
+        has_cgroups = self._entrance.cgroups is not None
         failed: list[Probe] = []
         for tier in wanted:
             probes = await self._attack(tier)
             if all(probe.held for probe in probes):
-                advice = for_better_tier(tier, cgroups=self._cgroups is not None)
+                advice = for_better_tier(tier, cgroups=has_cgroups)
                 return TierReport(self.name, tier, (*failed, *probes), tiers.GAPS[tier], advice)
             failed += [replace(probe, name=f"{tier}: {probe.name}") for probe in probes if not probe.held]
-        advice = for_better_tier(REFUSED, cgroups=self._cgroups is not None)
-        return TierReport(self.name, REFUSED, tuple(failed), advice=advice)
+        return TierReport(self.name, REFUSED, tuple(failed), advice=for_better_tier(REFUSED, cgroups=has_cgroups))
 
     async def _attack(self, tier: Tier) -> list[Probe]:
         """Opens a sandbox of `tier` with small limits, attacks it, and takes it away again."""
         thread_id = ThreadId(f"check-{secrets.token_hex(6)}")
-        place = await asyncio.to_thread(self._places.make, thread_id)
         small = self._settings.model_copy(
             update={"memory_bytes": CHECK_MEMORY_BYTES, "processes": CHECK_PROCESSES, "network": "off"}
         )
-        sandbox = self._sandbox(thread_id, place, tier, settings=small, gaps=())
+        try:
+            sandbox = await self._sandbox(thread_id, tier, small)
+        except (DialtoneError, OSError) as error:
+            return [Probe("starts", False, str(error))]
         try:
             with canary_targets(self._data_dir) as targets:
                 return await attack(sandbox, targets, caps=tier != "T2")

@@ -9,6 +9,8 @@ import errno
 import platform
 import struct
 
+from workflow.core.errors import SandboxRefused
+
 LOAD, JUMP_EQUAL, JUMP_GE, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBER_AT, ARCH_AT, ARGS_AT = 0, 4, 16
@@ -94,14 +96,16 @@ REFUSED = {
 }
 
 
-def build(*, sockets: bool, machine: str = "") -> bytes:
+def build(sockets: bool, *, machine: str = "") -> bytes:
     """The filter as an array of `struct sock_filter` for this machine.
 
     sockets: True allows AF_UNIX, AF_INET, AF_INET6 and route netlink (for a network namespace of its own);
     False refuses every socket(), for tiers that share the host's network.
-    Raises: KeyError on a machine whose call numbers are unknown.
+    Raises: SandboxRefused on a machine whose call numbers are unknown.
     """
     machine = machine or platform.machine()
+    if machine not in AUDIT_ARCH:
+        raise SandboxRefused(f"no system call filter for {machine}; known: {', '.join(AUDIT_ARCH)}")
     calls, column = CALLS[machine], list(AUDIT_ARCH).index(machine)
     numbers = sorted(number for row in REFUSED.values() if (number := row[column]) is not None)
     refuse = _return(FAIL | errno.EPERM)

@@ -5,6 +5,7 @@ import marshal
 import os
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
@@ -74,39 +75,53 @@ def environment(tier: Tier, place: Place) -> dict[str, str]:
     }
 
 
-def launch(tier: Tier, place: Place, settings: SandboxSettings, *, lock: int, hidden: tuple[Path, ...] = ()) -> Launch:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What confinement is made of, found on this machine; tests take parts away or break them."""
+
+    bwrap: Callable[[], str] = bubblewrap.find
+    """The path of bubblewrap. Raises: SandboxRefused."""
+    seccomp: Callable[[bool], bytes] = seccomp.build
+    """The filter, with or without sockets. Raises: SandboxRefused."""
+    ruleset: Callable[..., int] = landlock.ruleset
+    """A Landlock ruleset's descriptor. Raises: SandboxRefused."""
+
+
+def launch(
+    tier: Tier, place: Place, settings: SandboxSettings, *, means: Means, lock: int, hidden: tuple[Path, ...] = ()
+) -> Launch:
     """How to start a sandbox of `tier`; `lock` is handed over to it.
 
     hidden: folders of ours that must not show inside.
     Raises: SandboxRefused if what the tier needs is missing here; SandboxError if the folders are out of reach.
     """
-    interpreter = Path(sys.executable).resolve()
     prefix = Path(sys.base_prefix).resolve()
-    program = _program()
-    run_init = (str(interpreter), "-I", "-S", f"/proc/self/fd/{program}")
-    needed = (place.workspace, place.state / "home", place.state / "tmp", prefix)
-    before = as_user(place.uid, needed) if os.geteuid() == 0 and tier != "unsafe_host" else ()
+    own = (place.workspace, place.state / "home", place.state / "tmp")
+    before = as_user(place.uid, (*own, prefix)) if os.geteuid() == 0 and tier != "unsafe_host" else ()
     with contextlib.ExitStack() as undo:
+        program = _program()
         undo.callback(os.close, program)
+        run_init = (str(Path(sys.executable).resolve()), "-I", "-S", f"/proc/self/fd/{program}")
         if tier in ("T1", "T1b"):
-            room = bubblewrap.Room(
-                place.workspace, place.state / "home", prefix, hidden=hidden, tmp_bytes=settings.memory_bytes // 4
-            )
-            bwrap = bubblewrap.find()
-            words, fds = bubblewrap.options(room, seccomp=seccomp.build(sockets=True))
-            result = Launch((*before, bwrap, *words, *run_init), fds=(program, *fds), held=(lock,))
-            # Init's own processes and threads count as well; in a group of its own the kernel counts for us.
-            result.limits.update(_limits(settings, processes=tier == "T1b", memory=tier == "T1b"))
+            room = bubblewrap.Room(own[0], own[1], prefix, hidden=hidden, tmp_bytes=settings.memory_bytes // 4)
+            words, fds = bubblewrap.options(room, seccomp=means.seccomp(True))
+            undo.callback(_close, fds)
+            # In a control group the kernel counts the whole sandbox; without one, each process by itself.
+            limits = _limits(settings, processes=tier == "T1b", memory=tier == "T1b")
+            result = Launch((*before, means.bwrap(), *words, *run_init), (program, *fds), limits, held=(lock,))
         elif tier == "T2":
-            writable = (place.workspace, place.state / "home", place.state / "tmp")
-            rules = landlock.ruleset(readable=(prefix,), writable=writable)
-            filter_ = seccomp.build(sockets=False)
-            result = Launch((*before, *run_init), fds=(program,), seccomp=filter_, landlock=rules, held=(lock,))
-            result.limits.update(_limits(settings, processes=place.uid != os.getuid(), memory=True))
+            filter_, rules = means.seccomp(False), means.ruleset(readable=(prefix,), writable=own)
+            limits = _limits(settings, processes=place.uid != os.getuid(), memory=True)
+            result = Launch((*before, *run_init), (program,), limits, filter_, rules, (lock,), own_pids=False)
         else:
-            result = Launch((*before, *run_init), fds=(program,), held=(lock,))
+            result = Launch((*before, *run_init), (program,), held=(lock,), own_pids=False)
         undo.pop_all()
     return result
+
+
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _limits(settings: SandboxSettings, *, processes: bool, memory: bool) -> dict[int, int]:

@@ -1,0 +1,58 @@
+"""Real local sandboxes of every tier that holds here, with limits small enough to be reached in a moment."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.sandboxes.holding import report, why_not
+from workflow.core.config import SandboxSettings
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.local import LocalProvider
+from workflow.sandboxes.local_sandbox import LocalSandbox
+from workflow.sandboxes.tiers import TIERS, Tier
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(params=TIERS)
+def tier(request: pytest.FixtureRequest) -> Tier:
+    """Every tier that holds on this machine; the others are skipped with the reason."""
+    name = cast(Tier, request.param)
+    if reason := why_not(name):
+        pytest.skip(reason)
+    return name
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A data folder that sandboxes of other users can reach; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="dt-sandbox-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def settings(tier: Tier) -> SandboxSettings:
+    return SandboxSettings(
+        mode=tier,
+        memory_bytes=200 * MEGABYTE,
+        processes=40,
+        cpus=0.5,
+        disk_bytes=50 * MEGABYTE,
+        files=2000,
+        output_bytes=5 * MEGABYTE,
+    )
+
+
+@pytest.fixture
+async def provider(tier: Tier, settings: SandboxSettings, folder: Path) -> AsyncIterator[LocalProvider]:
+    async with LocalProvider(settings, data_dir=folder, report=report(tier)) as provider:
+        yield provider
+
+
+@pytest.fixture
+async def sandbox(provider: LocalProvider) -> LocalSandbox:
+    return await provider.open(ThreadId("attacked"))

@@ -1,0 +1,166 @@
+"""Attacks on what a sandbox may use: memory, processors, disk, descriptors, output. Limits are those of conftest.py."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.sandboxes.conftest import MEGABYTE
+from tests.sandboxes.inside import left, python
+from workflow.sandboxes.local_sandbox import LocalSandbox
+from workflow.sandboxes.tiers import Tier
+
+
+async def test_one_process_cannot_take_more_memory_than_there_is(sandbox: LocalSandbox) -> None:
+    result = await python(sandbox, "x = [bytearray(10_000_000) for _ in range(60)]")
+    assert result.exit_code != 0
+    assert (await sandbox.exec("echo fine")).stdout == b"fine\n"
+
+
+async def test_many_processes_together_cannot_either(sandbox: LocalSandbox) -> None:
+    result = await python(
+        sandbox,
+        """
+        import os, time
+        for _ in range(20):
+            if os.fork() == 0:
+                x = bytearray(b"x") * 60_000_000
+                time.sleep(300)
+        pid, status = os.wait()  # the first that the kernel kills
+        os._exit(os.waitstatus_to_exitcode(status) + 128 + 2 * 9)
+        """,
+        timeout_s=8,
+    )
+    assert result.killed_by == "memory" and result.exit_code == 128 + 9
+    assert await left(sandbox) == 0
+
+
+async def test_memory_that_looks_like_files_counts_as_well(sandbox: LocalSandbox, tier: Tier) -> None:
+    if tier == "T2":
+        pytest.skip("T2 has no memory file systems of its own: its temporary folder is on disk")
+    result = await sandbox.exec(
+        "head -c 500M /dev/zero > /tmp/fill; head -c 500M /dev/zero > /dev/shm/fill; du -sm /tmp /dev/shm"
+    )
+    sizes = [int(line.split()[0]) for line in result.stdout.splitlines()]
+    assert sizes == [] or sum(sizes) <= 50 + 70
+
+
+async def test_spinning_processes_share_the_processors_allowed(sandbox: LocalSandbox, tier: Tier) -> None:
+    if tier != "T1":
+        pytest.skip(f"{tier} says so among its gaps: CPU time is not limited")
+    result = await sandbox.exec(
+        "for i in 1 2 3 4; do timeout 1 bash -c 'while :; do :; done' & done; wait; cat /proc/$$/stat", timeout_s=10
+    )
+    fields = result.stdout.rpartition(b")")[2].split()
+    children_cpu_s = (int(fields[13]) + int(fields[14])) / 100
+    assert 0 < children_cpu_s <= 1.0  # of 4 in a second, with a quota of half a processor
+
+
+async def test_one_file_cannot_pass_the_disk_limit(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec("head -c 80M /dev/zero > big; exit 0")
+    stat = await sandbox.stat("big")
+    assert stat is None or stat.size <= 50 * MEGABYTE, result
+
+
+async def test_many_files_together_are_stopped_at_the_disk_limit(sandbox: LocalSandbox) -> None:
+    slowly = "for i in $(seq 100); do head -c 4M /dev/zero > part$i; sleep 0.02; done"
+    result = await sandbox.exec(slowly, timeout_s=20)
+    assert result.killed_by == "disk"
+    assert (await sandbox.usage()).disk_bytes < 150 * MEGABYTE
+
+
+async def test_very_many_files_are_stopped_at_the_file_limit(sandbox: LocalSandbox) -> None:
+    make = "import time\nfor i in range(100_000):\n    open(f'f{i}', 'w').close()\n    time.sleep(0.00005)"
+    result = await python(sandbox, make, timeout_s=30)
+    assert result.killed_by == "disk"
+    assert len(list(sandbox.place.workspace.iterdir())) < 40_000
+
+
+async def test_the_home_folder_counts_as_well(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec(
+        "for i in $(seq 60); do head -c 2M /dev/zero > ~/part$i; sleep 0.03; done", timeout_s=20
+    )
+    assert result.killed_by == "disk"
+
+
+async def test_files_hidden_in_a_path_too_long_to_open_do_not_escape_the_limit(sandbox: LocalSandbox) -> None:
+    result = await python(
+        sandbox,
+        """
+        import os, time
+        for _ in range(30):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        time.sleep(20)
+        """,
+        timeout_s=15,
+    )
+    assert result.killed_by == "disk"
+
+
+async def test_what_is_over_the_limit_can_be_deleted(sandbox: LocalSandbox) -> None:
+    for name in ("a", "b", "c"):
+        await sandbox.write(name, bytes(30 * MEGABYTE))
+    assert (await sandbox.exec("sleep 1", timeout_s=10)).killed_by == "disk"
+    assert (await sandbox.exec("rm a b; sleep 0.5; ls", timeout_s=10)).stdout == b"c\n"
+    assert (await sandbox.exec("sleep 0.5; echo fine", timeout_s=10)).stdout == b"fine\n"
+
+
+async def test_a_sparse_file_cannot_be_huge(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec("truncate -s 1T sparse")
+    assert result.exit_code != 0
+    stat = await sandbox.stat("sparse")
+    assert stat is None or stat.size <= 50 * MEGABYTE
+
+
+async def test_descriptors_run_out(sandbox: LocalSandbox) -> None:
+    result = await python(
+        sandbox,
+        """
+        import os
+        try:
+            for count in range(100_000):
+                os.open("/dev/null", os.O_RDONLY)
+        except OSError as error:
+            print(count, error.errno)
+        """,
+    )
+    count, error = map(int, result.stdout.split())
+    assert count < 5000 and error == 24
+
+
+async def test_a_flood_of_output_is_stopped(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec("yes", timeout_s=20, max_output=1000)
+    assert result.killed_by == "output" and len(result.stdout) == 1000
+    assert result.dropped_bytes < 20 * MEGABYTE
+
+
+async def test_a_watcher_that_is_slow_slows_the_command_not_the_worker(sandbox: LocalSandbox) -> None:
+    """Nothing is read while the watcher is busy, so the flood waits in its pipe and costs no memory here."""
+    held = asyncio.Event()
+
+    async def show(stream: str, chunk: bytes) -> None:
+        await held.wait()
+
+    command = asyncio.create_task(
+        sandbox.exec("head -c 2M /dev/zero; echo end >&2", on_output=show, max_output=4_000_000)
+    )
+    done, _ = await asyncio.wait([command], timeout=0.3)
+    assert not done
+    held.set()
+    assert len((await asyncio.wait_for(command, 5)).stdout) == 2 << 20
+
+
+async def test_a_command_without_end_does_not_delay_others(sandbox: LocalSandbox) -> None:
+    endless = asyncio.create_task(sandbox.exec("while :; do :; done", timeout_s=2))
+    assert (await sandbox.exec("echo quick", timeout_s=2)).stdout == b"quick\n"
+    endless.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await endless
+
+
+def test_every_gap_of_a_tier_is_said(tier: Tier) -> None:
+    from tests.sandboxes.holding import report
+
+    assert report(tier).gaps, f"{tier} must say what it does not promise"
+    assert Path("/proc").exists()
