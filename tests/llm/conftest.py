@@ -1,4 +1,4 @@
-"""The four ways to a model: both drivers, each over both wires, against a local server."""
+"""The ways to a model: each driver over each wire that it is used for, against a local server."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -9,12 +9,14 @@ import pytest
 from tests.servers.anthropic_server import AnthropicServer
 from tests.servers.base import ModelServer, Script
 from tests.servers.openai_server import OpenAiServer
+from tests.servers.responses_server import ResponsesServer
 from workflow.llm.anthropic_wire import AnthropicWire
 from workflow.llm.base import LLM
 from workflow.llm.direct import DirectLLM
 from workflow.llm.litellm import LiteLLM
 from workflow.llm.openai_wire import OpenAiWire
-from workflow.llm.wire import Target
+from workflow.llm.responses_wire import ResponsesWire
+from workflow.llm.wire import Target, Wire
 
 KEY = "sk-test-0123456789abcdef0123456789"
 
@@ -32,7 +34,20 @@ class Line:
     llm: LLM
 
 
-@pytest.fixture(params=["direct-openai", "direct-anthropic", "litellm-openai", "litellm-anthropic"])
+SERVERS: dict[str, type[OpenAiServer] | type[AnthropicServer] | type[ResponsesServer]] = {
+    "openai": OpenAiServer,
+    "anthropic": AnthropicServer,
+    "responses": ResponsesServer,
+}
+WIRES: dict[str, Wire] = {"openai": OpenAiWire(), "anthropic": AnthropicWire(), "responses": ResponsesWire()}
+MODELS = {
+    "openai": "openai/gpt-test",
+    "anthropic": "anthropic/claude-sonnet-5-5",
+    "responses": "openai/responses/gpt-5.6",
+}
+
+
+@pytest.fixture(params=["direct-openai", "direct-anthropic", "direct-responses", "litellm-openai", "litellm-anthropic"])
 def way(request: pytest.FixtureRequest) -> str:
     """Driver and wire."""
     return str(request.param)
@@ -45,24 +60,16 @@ async def connect(way: str) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         async def connect(answers: Script = (), *, api_key: str = KEY) -> Line:
-            server: ModelServer = (
-                OpenAiServer(answers, api_key=KEY) if wire == "openai" else AnthropicServer(answers, api_key=KEY)
-            )
-            await stack.enter_async_context(server)
+            server = await stack.enter_async_context(SERVERS[wire](answers, api_key=KEY))
             llm = connected(driver, wire, server.base_url, api_key)
             stack.push_async_callback(llm.close)
-            return Line(driver, wire, model_name(wire), server, llm)
+            return Line(driver, wire, MODELS[wire], server, llm)
 
         yield connect
-
-
-def model_name(wire: str) -> str:
-    return "openai/gpt-test" if wire == "openai" else "anthropic/claude-sonnet-5-5"
 
 
 def connected(driver: str, wire: str, base_url: str, api_key: str) -> LLM:
     """A driver for the server at `base_url`."""
     if driver == "litellm":
-        return LiteLLM(model_name(wire), api_base=base_url, api_key=api_key)
-    spoken = OpenAiWire() if wire == "openai" else AnthropicWire()
-    return DirectLLM(spoken, Target(model_name(wire).partition("/")[2], base_url, api_key))
+        return LiteLLM(MODELS[wire], api_base=base_url, api_key=api_key)
+    return DirectLLM(WIRES[wire], Target(MODELS[wire].partition("/")[2], base_url, api_key))

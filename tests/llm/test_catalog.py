@@ -13,7 +13,7 @@ import pytest
 from workflow.core.config import LlmSettings, ModelSettings, PriceSettings
 from workflow.core.errors import ConfigError, ModelRefused
 from workflow.core.events import Usage
-from workflow.llm.catalog import Choice, driver_of, resolve
+from workflow.llm.catalog import Choice, driver_of, needs_responses, resolve
 from workflow.llm.models import Models, build_llm
 from workflow.llm.ollama import ollama_models, ollama_url
 from workflow.llm.prices import CARDS, card_of
@@ -78,9 +78,7 @@ def test_a_model_without_its_key_says_which_variable_to_set() -> None:
         ("anthropic/claude-sonnet-5-5", "", "direct"),
         ("anthropic/claude-sonnet-5-5", "http://proxy/", "direct"),
         ("openai/gpt-5", "", "direct"),
-        ("openai/gpt-5.6", "", "litellm"),  # its tools need the Responses API
-        ("openai/gpt-6-sol", "https://eu.api.openai.com/v1", "litellm"),
-        ("openai/gpt-5.6", "http://127.0.0.1:9000/v1", "direct"),
+        ("openai/gpt-5.6", "", "direct"),
         ("openai/qwen3-coder", "http://127.0.0.1:9000/v1", "direct"),
         ("hosted_vllm/qwen3", "http://127.0.0.1:9000/v1", "direct"),
         ("qwen3", "http://127.0.0.1:9000/v1", "direct"),
@@ -91,6 +89,25 @@ def test_a_model_without_its_key_says_which_variable_to_set() -> None:
 )
 def test_auto_picks_the_direct_driver_where_the_wire_is_ours(model: str, api_base: str, driver: str) -> None:
     assert driver_of(model, api_base) == driver
+
+
+@pytest.mark.parametrize(
+    ("model", "api_base", "expected"),
+    [
+        ("openai/gpt-5.6", "", True),
+        ("openai/gpt-5.4-mini", "", True),
+        ("openai/gpt-6-sol", "https://eu.api.openai.com/v1", True),
+        ("openai/gpt-5.2", "", False),
+        ("openai/gpt-4.1", "", False),
+        ("openai/gpt-5.6", "http://127.0.0.1:9000/v1", False),
+        ("openai/responses/my-model", "http://127.0.0.1:9000/v1", True),
+        ("hosted_vllm/gpt-5.6", "http://127.0.0.1:9000/v1", False),
+    ],
+)
+def test_models_that_take_tools_on_the_responses_api_only_are_asked_there(
+    model: str, api_base: str, expected: bool
+) -> None:
+    assert needs_responses(model, api_base) is expected
 
 
 def test_limits_come_from_the_table_unless_the_operator_set_them() -> None:

@@ -95,14 +95,14 @@ async def test_arguments_that_are_no_json_come_through_unmended(connect: Connect
 
 
 async def test_an_answer_cut_by_the_token_limit_says_length(connect: Connect, way: str) -> None:
-    finish = "length" if way.endswith("openai") else "max_tokens"
+    finish = {"openai": "length", "anthropic": "max_tokens", "responses": "max_output_tokens"}[way.split("-")[1]]
     line = await connect([Answer(text="half an ans", calls=(Call("bash", '{"comm'),), finish=finish)])
     got = await completed(line.llm.stream(question(line)))
     assert got.finish_reason == "length"
 
 
 async def test_a_refusal_is_told_apart_from_an_answer(connect: Connect, way: str) -> None:
-    finish = "content_filter" if way.endswith("openai") else "refusal"
+    finish = "refusal" if way.endswith("anthropic") else "content_filter"
     line = await connect([Answer(text="I cannot", finish=finish)])
     assert (await completed(line.llm.stream(question(line)))).finish_reason == "refusal"
 
@@ -248,7 +248,7 @@ async def test_one_connection_serves_one_call_after_the_other(connect: Connect) 
 
 async def test_many_streams_at_once_do_not_mix(connect: Connect) -> None:
     def echo(body: dict[str, Any]) -> Answer:
-        content = body["messages"][-1]["content"]
+        content = body["input" if "input" in body else "messages"][-1]["content"]
         return Answer(text=(content if isinstance(content, str) else content[-1]["text"]) * 10)
 
     line = await connect(echo)
@@ -262,11 +262,25 @@ async def test_limits_and_tools_reach_the_server(connect: Connect) -> None:
     await completed(line.llm.stream(question(line, temperature=0.5)))
     await completed(line.llm.stream(question(line, allow_calls=False)))
     first, second = (received.body for received in line.server.requests)
-    assert first["max_tokens"] == 1000
-    assert first.get("temperature") == (0.5 if line.wire == "openai" else None)  # Claude 5 refuses it
+    assert first["max_output_tokens" if line.wire == "responses" else "max_tokens"] == 1000
+    assert first.get("temperature") == (0.5 if line.wire == "openai" else None)  # the two others refuse it
     assert first["stream"] is True
-    names = [tool.get("name") or tool["function"]["name"] for tool in first["tools"]]
-    assert names == ["bash"]
+    assert [tool.get("name") or tool["function"]["name"] for tool in first["tools"]] == ["bash"]
     assert first.get("tool_choice") in (None, "auto", {"type": "auto"})
-    assert second["tool_choice"] == ("none" if line.wire == "openai" else {"type": "none"})
+    assert second["tool_choice"] == ({"type": "none"} if line.wire == "anthropic" else "none")
     assert second["tools"] == first["tools"]
+
+
+@pytest.mark.parametrize(
+    "way", ["direct-openai", "direct-anthropic", "direct-responses", "litellm-anthropic"], indirect=True
+)
+async def test_effort_reaches_the_server(connect: Connect) -> None:
+    line = await connect()
+    await completed(line.llm.stream(question(line, reasoning_effort="low")))
+    body = line.server.requests[0].body
+    said = [body.get("reasoning_effort"), body.get("output_config"), body.get("reasoning")]
+    assert [effort for effort in said if effort] in (
+        ["low"],
+        [{"effort": "low"}],
+        [{"effort": "low", "summary": "auto"}],
+    )

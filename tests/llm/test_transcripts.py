@@ -118,18 +118,17 @@ async def test_results_of_one_turn_come_in_call_order_and_in_one_message(connect
         UserMessage("please hurry"),
         result("a", "first"),
     )
-    if line.wire == "openai":
-        assert [message["role"] for message in body["messages"]][-4:] == ["tool", "tool", "tool", "user"]
-        texts = [message["content"] for message in body["messages"][-4:]]
-    else:
-        assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
-        blocks = body["messages"][-1]["content"]
-        texts = [_text_of(block["content"]) if "content" in block else block["text"] for block in blocks]
+    match line.wire:
+        case "openai":
+            assert [message["role"] for message in body["messages"]][-4:] == ["tool", "tool", "tool", "user"]
+            texts = [message["content"] for message in body["messages"][-4:]]
+        case "anthropic":
+            assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
+            texts = [block.get("content") or block["text"] for block in body["messages"][-1]["content"]]
+        case _:
+            texts = [item.get("output") or item["content"] for item in body["input"][-4:]]
+    texts = [text if isinstance(text, str) else text[0]["text"] for text in texts]
     assert texts == ["first", INTERRUPTED, "third", "please hurry"]
-
-
-def _text_of(content: Any) -> str:
-    return content if isinstance(content, str) else str(content[0]["text"])
 
 
 @pytest.mark.parametrize("way", ["direct-anthropic", "litellm-anthropic"], indirect=True)
@@ -161,6 +160,23 @@ async def test_plain_reasoning_goes_back_to_the_server_that_sent_it(connect: Con
     assert body["messages"][2]["reasoning_content"] == "hm"
 
 
+@pytest.mark.parametrize("way", ["direct-responses"], indirect=True)
+async def test_encrypted_reasoning_goes_back_without_its_id_and_never_alone(connect: Connect) -> None:
+    answers = [
+        Answer(reasoning="I think.", calls=(Call("bash"),)),
+        Answer(reasoning="Nothing to say."),
+        Answer(text="Ok."),
+    ]
+    line = await connect(answers)
+    messages: list[ChatMessage] = [TASK]
+    for _ in range(3):
+        answer = await completed(line.llm.stream(request(line, *messages)))
+        messages += [_as_message(answer), *(result(tool_call.id) for tool_call in answer.tool_calls)]
+    assert answer.text == "Ok."
+    kinds = [item.get("type", item.get("role")) for item in line.server.requests[-1].body["input"]]
+    assert kinds == ["system", "user", "reasoning", "function_call", "function_call_output", "assistant", "user"]
+
+
 def _as_message(answer: Completion) -> AssistantMessage:
     return AssistantMessage(answer.text, answer.tool_calls, answer.reasoning, answer.opaque, answer.model)
 
@@ -176,7 +192,7 @@ async def test_every_call_but_the_first_reads_the_whole_earlier_prompt_from_the_
         prompt = usage.tokens - usage.output_tokens
         if turn:
             assert usage.cache_read_tokens == before, turn
-        before = prompt if line.wire == "openai" else usage.cache_read_tokens + usage.cache_write_tokens
+        before = usage.cache_read_tokens + usage.cache_write_tokens if line.wire == "anthropic" else prompt
         messages.append(_as_message(answer))
         messages += [result(tool_call.id, "y" * 50) for tool_call in answer.tool_calls]
     assert before > 1000

@@ -4,8 +4,6 @@ As a program: `python -m tests.servers.anthropic_server --port 9002` prints its 
 of each task (see `answers.from_script`).
 """
 
-import argparse
-import asyncio
 import hashlib
 import json
 import re
@@ -14,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.servers.answers import Answer, plain_text
-from tests.servers.base import ModelServer, RefusedRequest, Script, serve
+from tests.servers.base import ModelServer, RefusedRequest, Script, run
 from tests.servers.caching import PrefixCache
 
 _MAX_BREAKPOINTS = 4
@@ -166,14 +164,5 @@ def _frame(kind: str, **fields: Any) -> bytes:
     return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--api-key", default="")
-    given = parser.parse_args()
-    asyncio.run(serve(AnthropicServer(api_key=given.api_key, host=given.host, port=given.port)))
-
-
 if __name__ == "__main__":
-    main()
+    run(AnthropicServer, __doc__)

@@ -1,5 +1,6 @@
 """A local model server: takes requests, keeps them, and plays answers with their faults."""
 
+import argparse
 import asyncio
 import json
 from abc import ABC, abstractmethod
@@ -163,8 +164,17 @@ class ModelServer(ABC):
             yield frame
 
 
-async def serve(server: ModelServer) -> None:
-    """Runs a server until the process is ended; prints its base URL first."""
-    async with server:
-        print(server.base_url, flush=True)  # noqa: T201  # the caller reads it from this line
-        await asyncio.Event().wait()
+def run(kind: type[ModelServer], description: str | None) -> None:
+    """Runs a server as a program until it is ended; prints its base URL first."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--api-key", default="", help="refuse every other; empty: none is asked for")
+    given = parser.parse_args()
+
+    async def serve() -> None:
+        async with kind(api_key=given.api_key, host=given.host, port=given.port) as server:
+            print(server.base_url, flush=True)  # noqa: T201  # the caller reads it from this line
+            await asyncio.Event().wait()
+
+    asyncio.run(serve())

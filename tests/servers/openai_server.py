@@ -4,8 +4,6 @@ As a program: `python -m tests.servers.openai_server --port 9001` prints its bas
 each task (see `answers.from_script`).
 """
 
-import argparse
-import asyncio
 import json
 import secrets
 import time
@@ -13,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.servers.answers import Answer, plain_text
-from tests.servers.base import ModelServer, RefusedRequest, Script, serve
+from tests.servers.base import ModelServer, RefusedRequest, Script, run
 from tests.servers.caching import PrefixCache, every_block_cached
 
 _MAX_ID_CHARS = 40
@@ -108,14 +106,5 @@ def _frame(payload: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False).encode() + b"\n\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--api-key", default="")
-    given = parser.parse_args()
-    asyncio.run(serve(OpenAiServer(api_key=given.api_key, host=given.host, port=given.port)))
-
-
 if __name__ == "__main__":
-    main()
+    run(OpenAiServer, __doc__)

@@ -21,13 +21,11 @@ from workflow.llm.messages import (
     arranged,
     base64_of,
     filled,
+    in_order,
     object_arguments,
     own_opaque,
     wire_call_id,
 )
-
-ORDER = "anthropic.order"
-"""Type of the opaque block that tells how reasoning, text and calls followed each other, when not in that order."""
 
 _MAX_ID_CHARS = 64
 _MARK = {"type": "ephemeral"}
@@ -86,26 +84,7 @@ def _said(said: AssistantMessage, model: str) -> list[dict[str, Any]]:
         }
         for call in said.tool_calls
     ]
-    order = next((block["of"] for block in opaque if block.get("type") == ORDER), None)
-    if order is not None:
-        return _in_order(order, said.text, signed, calls)
-    texts = [_text(said.text)] if said.text.strip() else []
-    return [*signed, *texts, *calls] or [_text(NO_TEXT)]
-
-
-def _in_order(
-    order: list[Any], text: str, signed: list[dict[str, Any]], calls: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The blocks as they came: `order` has `thinking`, `call`, or the length of a piece of text."""
-    blocks: list[dict[str, Any]] = []
-    reasoning, uses, place = iter(signed), iter(calls), 0
-    for kind in order:
-        if isinstance(kind, int):
-            piece, place = text[place : place + kind], place + kind
-            blocks += [_text(piece)] if piece.strip() else []
-        else:
-            blocks += [block for block in [next(reasoning if kind == "thinking" else uses, None)] if block]
-    return blocks
+    return in_order(said, opaque, thinking=signed, text=_text, calls=calls) or [_text(NO_TEXT)]
 
 
 def _result(result: ToolMessage) -> dict[str, Any]:

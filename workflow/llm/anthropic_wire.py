@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from workflow.core.events import Usage
-from workflow.llm.anthropic_messages import ORDER, anthropic_prompt
+from workflow.llm.anthropic_messages import anthropic_prompt
 from workflow.llm.base import ModelEvent, ModelRequest
+from workflow.llm.messages import order_block
 from workflow.llm.pieces import Pieces
 from workflow.llm.provider_errors import from_stream
 from workflow.llm.wire import Target
@@ -80,7 +81,7 @@ class AnthropicReader:
         self._redact = redact
         self._counts: dict[str, Any] = {}
         self._signed: dict[int, dict[str, Any]] = {}
-        self._order: list[Any] = []
+        self._order: list[str | int] = []
 
     def feed(self, payload: dict[str, Any]) -> list[ModelEvent]:
         match payload.get("type"):
@@ -133,16 +134,13 @@ class AnthropicReader:
         return []
 
     def _text(self, text: str) -> list[ModelEvent]:
-        self._order[-1] += len(text)
+        self._order[-1] = int(self._order[-1]) + len(text)
         return [self.pieces.add_text(text)]
 
     def end(self) -> None:
         """Keeps the signed reasoning; a block that was cut before its signature would be refused later."""
         signed = [block for block in self._signed.values() if block.get("signature") or block.get("data")]
-        self.pieces.opaque += signed
-        ranks = [0 if kind == "thinking" else 2 if kind == "call" else 1 for kind in self._order]
-        if signed and ranks != sorted(ranks):
-            self.pieces.opaque.append({"type": ORDER, "of": self._order})
+        self.pieces.opaque += [*signed, *(order_block(self._order) if signed else [])]
 
 
 def anthropic_usage(counts: dict[str, Any]) -> Usage:

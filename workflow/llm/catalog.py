@@ -16,6 +16,7 @@ from workflow.core.errors import ModelRefused
 from workflow.llm.messages import provider_of
 from workflow.llm.ollama import ollama_models, ollama_url
 from workflow.llm.prices import card_of
+from workflow.llm.responses_wire import PREFIX as RESPONSES_PREFIX
 
 SCRIPTED = "scripted"
 OLLAMA = "ollama"
@@ -31,7 +32,7 @@ _BASE_VARIABLES = {
     "anthropic": ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_BASE"),
     "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
 }
-# OpenAI serves these with tools on its Responses API only, which LiteLLM speaks for us (openai-openapi issue 541).
+# OpenAI serves these with tools on its Responses API only (openai-openapi issue 541).
 _RESPONSES_ONLY = re.compile(r"gpt-(?:5\.[4-9]|5\.\d\d|[6-9])")
 
 
@@ -88,12 +89,16 @@ def driver_of(model: str, api_base: str) -> DriverName:
     provider = provider_of(model)
     if provider == "anthropic":
         return "direct"
-    if provider not in _OPENAI_SPEAKERS and "/" in model:
-        return "litellm"
+    return "litellm" if provider not in _OPENAI_SPEAKERS and "/" in model else "direct"
+
+
+def needs_responses(model: str, api_base: str) -> bool:
+    """True for a model that is asked on OpenAI's Responses API: by its name, or because it takes tools only there."""
+    name = wire_name(model)
+    if name.startswith(RESPONSES_PREFIX):
+        return True
     own = not api_base or (urlsplit(api_base).hostname or "").endswith("openai.com")
-    if provider == "openai" and own and _RESPONSES_ONLY.match(wire_name(model)):
-        return "litellm"
-    return "direct"
+    return provider_of(model) == "openai" and own and _RESPONSES_ONLY.match(name) is not None
 
 
 def wire_name(model: str) -> str:

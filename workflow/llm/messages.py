@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,9 @@ NO_TEXT = "(no text)"
 NO_OUTPUT = "(no output)"
 INTERRUPTED = "This call was interrupted: it has no result. Whether it took effect is not known."
 
+
+ORDER = "order"
+"""Type of the opaque block that tells how reasoning, texts and calls followed each other, when not in that order."""
 
 GO_ON = UserMessage("Go on.")
 
@@ -85,6 +88,35 @@ def own_opaque(said: AssistantMessage, model: str) -> tuple[dict[str, Any], ...]
     return said.opaque if provider_of(said.model) == provider_of(model) else ()
 
 
+def order_block(kinds: list[str | int]) -> list[dict[str, Any]]:
+    """The ORDER block for `thinking`, `call` and lengths of text as they came; none for the usual order."""
+    ranks = [0 if kind == "thinking" else 2 if kind == "call" else 1 for kind in kinds]
+    return [] if ranks == sorted(ranks) or "thinking" not in kinds else [{"type": ORDER, "of": kinds}]
+
+
+def in_order(
+    said: AssistantMessage,
+    opaque: tuple[dict[str, Any], ...],
+    *,
+    thinking: list[dict[str, Any]],
+    text: Callable[[str], dict[str, Any]],
+    calls: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """A message's blocks as they came: providers refuse signed reasoning in another place."""
+    order = next((block["of"] for block in opaque if block.get("type") == ORDER), None)
+    if order is None:
+        return [*thinking, *([text(said.text)] if said.text.strip() else []), *calls]
+    blocks: list[dict[str, Any]] = []
+    thoughts, uses, place = iter(thinking), iter(calls), 0
+    for kind in order:
+        if isinstance(kind, int):
+            piece, place = said.text[place : place + kind], place + kind
+            blocks += [text(piece)] if piece.strip() else []
+        else:
+            blocks += [block for block in [next(thoughts if kind == "thinking" else uses, None)] if block]
+    return blocks
+
+
 def wire_call_id(call_id: CallId, *, max_chars: int) -> str:
     """The id itself if it is plain and short, else a digest of it, always the same.
 
@@ -102,6 +134,12 @@ def object_arguments(call: ToolCall) -> dict[str, Any]:
     except ValueError:
         value = None
     return value if isinstance(value, dict) else {INVALID: call.arguments}
+
+
+def valid_arguments(call: ToolCall) -> str:
+    """The call's own text if it is an object, else one that holds it: servers refuse a history with other text."""
+    arguments = object_arguments(call)
+    return json.dumps(arguments) if INVALID in arguments else call.arguments or "{}"
 
 
 def filled(text: str, otherwise: str) -> str:

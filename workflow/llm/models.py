@@ -8,7 +8,7 @@ from workflow.core.errors import ConfigError, ModelRefused
 from workflow.core.events import Usage
 from workflow.llm.anthropic_wire import ANTHROPIC_URL, AnthropicWire
 from workflow.llm.base import LLM
-from workflow.llm.catalog import SCRIPTED, Choice, is_local, resolve, wire_name
+from workflow.llm.catalog import SCRIPTED, Choice, is_local, needs_responses, resolve, wire_name
 from workflow.llm.direct import DirectLLM
 from workflow.llm.litellm import LiteLLM
 from workflow.llm.messages import provider_of
@@ -16,6 +16,7 @@ from workflow.llm.ollama import ollama_models, ollama_url
 from workflow.llm.openai_wire import OPENAI_URL, OpenAiWire
 from workflow.llm.policy import Candidate, PolicyLLM
 from workflow.llm.prices import card_of, configured_rates
+from workflow.llm.responses_wire import ResponsesWire
 from workflow.llm.scripted import ScriptedLLM
 from workflow.llm.wire import Target
 
@@ -142,7 +143,8 @@ class Models:
         base_url = model.api_base or (OPENAI_URL if provider_of(model.model) == "openai" else "")
         if not base_url:
             raise ConfigError(f"the direct driver needs api_base for {model.model}")
-        return DirectLLM(OpenAiWire(), Target(name, base_url, api_key))
+        wire = ResponsesWire() if needs_responses(model.model, model.api_base) else OpenAiWire()
+        return DirectLLM(wire, Target(name, base_url, api_key))
 
 
 def build_llm(settings: LlmSettings, *, environ: Mapping[str, str]) -> Models:

@@ -1,24 +1,21 @@
 """A transcript as OpenAI chat messages. LiteLLM takes the same shape for every provider."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.core.events import ToolCall
 from workflow.core.ids import CallId
 from workflow.llm.base import AssistantMessage, ChatMessage, Image, SystemMessage, ToolSpec, UserMessage
 from workflow.llm.messages import (
-    INVALID,
     NO_OUTPUT,
     NO_TEXT,
     Exchange,
     arranged,
     base64_of,
     filled,
-    object_arguments,
     own_opaque,
     provider_of,
+    valid_arguments,
     wire_call_id,
 )
 
@@ -96,7 +93,7 @@ def _said(said: AssistantMessage, ids: dict[CallId, str], model: str, style: Ope
             {
                 "id": ids[call.id],
                 "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call)},
+                "function": {"name": call.name, "arguments": valid_arguments(call)},
                 **({"extra_content": extras[call.id]} if call.id in extras else {}),
             }
             for call in said.tool_calls
@@ -108,12 +105,6 @@ def _said(said: AssistantMessage, ids: dict[CallId, str], model: str, style: Ope
     if style.thinking_blocks and signed:
         message["thinking_blocks"] = signed
     return message
-
-
-def _arguments(call: ToolCall) -> str:
-    """The call's own text if it is an object, else one that holds it: servers refuse a history with other text."""
-    arguments = object_arguments(call)
-    return json.dumps(arguments) if INVALID in arguments else call.arguments or "{}"
 
 
 def _add_user(rendered: list[dict[str, Any]], text: str, images: tuple[Image, ...]) -> None:

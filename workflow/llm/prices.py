@@ -109,7 +109,7 @@ CARDS: Final[Mapping[str, Card]] = {
 
 def card_of(model: str) -> Card | None:
     """What is known of a model by its LiteLLM name, with or without a date at its end."""
-    bare = model.removeprefix("anthropic/").removeprefix("openai/")
+    bare = model.removeprefix("anthropic/").removeprefix("openai/").removeprefix("responses/")
     return CARDS.get(bare) or CARDS.get(_DATE.sub("", bare))
 
 
