@@ -19,6 +19,7 @@ from modem.send import Hints
 from modem.stream import Log
 from modem.threads import Threads
 from modem.tickets import Tickets
+from modem.webhooks import Webhooks
 from workflow.core.config import Settings
 from workflow.core.ids import ThreadId
 from workflow.core.records import Caller
@@ -38,6 +39,7 @@ class Services:
     files: Files
     log: Log
     tickets: Tickets
+    webhooks: Webhooks
     auth: Authenticator
     limits: RateLimit
     hub: Hub
@@ -78,6 +80,7 @@ class Services:
             files=Files(connections, threads),
             log=Log(connections),
             tickets=tickets,
+            webhooks=runs.webhooks,
             auth=auth,
             limits=RateLimit(Buckets(connections), settings.limits),
             hub=hub,

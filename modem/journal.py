@@ -205,6 +205,7 @@ class RunJournal:
             *(encode(event) for event in events),
             *questions,
             *fields,
+            ",".join(str(n) for n, e in enumerate(events, 1) if e.terminal or isinstance(e, ApprovalRequested)),
         ]
 
     def _superseded(self, event: EventBase) -> set[str]:

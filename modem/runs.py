@@ -9,6 +9,7 @@ from modem import keys
 from modem.pool import Connections, translated
 from modem.sched import Scheduler
 from modem.signals import send_signal
+from modem.webhooks import Webhooks
 from workflow.core.errors import NotFound
 from workflow.core.events import EventBase, RunCancelled, RunFailed, Usage, encode
 from workflow.core.ids import RunId, TenantId, thread_of
@@ -41,6 +42,7 @@ class Runs:
         self._scripts = connections.scripts
         self._sched = scheduler
         self._send = send
+        self.webhooks = Webhooks(connections)
 
     async def load(self, run_id: RunId) -> RunRecord:
         """The record. Raises: NotFound, Unavailable."""
@@ -82,13 +84,15 @@ class Runs:
                 keys=[keys.metadata(thread_id)],
                 args=[keys.thread(thread_id), run_id, claim.fence, target, reason, waiting_until_ms or 0],
             )
+        await self.webhooks.relay(thread_id)
         if status == b"queued":
             await self.ready(run_id, tenant)
         elif status == b"waiting":
             await self._sched.park(run_id, tenant, wake_ms=waiting_until_ms or claim.now_ms + 86_400_000)
 
     async def ended(self, run_id: RunId, tenant: TenantId, promoted: RunId | None) -> None:
-        """After a run's terminal event: counts it out, and its thread's next run goes to a worker."""
+        """After a run's terminal event: tells outsiders, counts it out, and its thread's next run goes to a worker."""
+        await self.webhooks.relay(thread_of(run_id))
         await self._sched.forget(run_id, tenant)
         if promoted is not None:
             await self.ready(promoted, tenant)
@@ -137,6 +141,7 @@ class Runs:
         return outcome
 
     async def _follow(self, run_id: RunId, outcome: str, rest: list[str]) -> None:
+        await self.webhooks.relay(thread_of(run_id))
         match outcome:
             case "push":
                 await self.ready(run_id, TenantId(rest[0]))

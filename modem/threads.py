@@ -9,6 +9,7 @@ from modem.pool import Connections, translated
 from modem.runs import Runs
 from modem.sched import Scheduler
 from modem.signals import send_signal
+from modem.webhooks import check_address
 from workflow.core.config import Settings
 from workflow.core.errors import Conflict, KeyReused, LimitExceeded, NotFound, ThreadBusy
 from workflow.core.events import ApprovalResolved, Message, RunQueued, encode
@@ -34,9 +35,12 @@ class Threads:
         title: str = "",
         model: str | None = None,
         metadata: dict[str, Any] | None = None,
+        webhook: str = "",
         thread_id: ThreadId | None = None,
     ) -> ThreadRecord:
-        """A new thread of the caller's. Raises: Conflict if `thread_id` is taken."""
+        """A new thread of the caller's. Raises: Conflict if `thread_id` is taken, BadInput for an unusable webhook."""
+        if webhook:
+            check_address(webhook, self._settings.webhooks)
         thread_id = thread_id or new_thread_id()
         fields = {
             "tenant": caller.tenant,
@@ -44,6 +48,7 @@ class Threads:
             "title": title,
             "model": model or "",
             "metadata": json.dumps(metadata or {}),
+            "webhook": webhook,
         }
         flat = [part for pair in fields.items() for part in pair]
         async with translated():
@@ -71,20 +76,23 @@ class Threads:
         """The newest threads first, and the cursor of the next page ('' at the end). `query` is found in titles."""
         index = keys.tenant_threads(caller.tenant)
         found: list[ThreadRecord] = []
-        while len(found) < limit:
+        async with translated():
+            rank = await self._redis.zrevrank(index, cursor) if cursor else None
+        start = 0 if rank is None else rank + 1
+        while True:
             async with translated():
-                start = 0 if not cursor else (await self._redis.zrevrank(index, cursor) or -1) + 1
                 ids = [ThreadId(t.decode()) for t in await self._redis.zrevrange(index, start, start + limit - 1)]
             for thread_id in ids:
-                cursor = thread_id
                 record = await self._listed(caller, thread_id)
-                if record is not None and query.lower() in record.title.lower():
+                if record is None:
+                    continue  # it left the index, and those behind it moved up
+                start += 1
+                if query.lower() in record.title.lower():
                     found.append(record)
                     if len(found) == limit:
-                        return found, cursor
+                        return found, thread_id
             if len(ids) < limit:
                 return found, ""
-        return found, cursor
 
     async def _listed(self, caller: Caller, thread_id: ThreadId) -> ThreadRecord | None:
         try:
@@ -100,14 +108,19 @@ class Threads:
         *,
         title: str | None = None,
         metadata: dict[str, Any] | None = None,
+        webhook: str | None = None,
     ) -> ThreadRecord:
-        """Changes what is given and leaves the rest."""
+        """Changes what is given and leaves the rest. Raises: BadInput for an unusable webhook."""
+        if webhook:
+            check_address(webhook, self._settings.webhooks)
         await self.get(caller, thread_id)
         fields: dict[str, Any] = {}
         if title is not None:
             fields["title"] = title
         if metadata is not None:
             fields["metadata"] = json.dumps(metadata)
+        if webhook is not None:
+            fields["webhook"] = webhook
         if fields:
             async with translated():
                 await self._redis.hset(keys.metadata(thread_id), mapping=fields)
@@ -118,6 +131,7 @@ class Threads:
         record = await self.get(caller, thread_id)
         if record.active_run is not None:
             raise Conflict(f"run {record.active_run} has not ended; cancel it first", run_id=record.active_run)
+        await self._runs.webhooks.relay(thread_id)
         async with translated():
             pattern = keys.thread(thread_id).replace("[", "\\[") + "*"
             doomed = [key async for key in self._redis.scan_iter(match=pattern, count=1000)]
@@ -139,8 +153,10 @@ class Threads:
     ) -> RunRecord:
         """Records a run and tells a worker; the same idempotency key and body give the same run.
 
-        Raises: ThreadBusy (policy `reject`), KeyReused, LimitExceeded.
+        Raises: ThreadBusy (policy `reject`), KeyReused, LimitExceeded, BadInput for an unusable webhook.
         """
+        if options.webhook:
+            check_address(options.webhook, self._settings.webhooks)
         run_id = new_run_id(thread_id)
         await self.get(caller, thread_id)
         await self._sched.admit(run_id, caller.tenant)
@@ -178,6 +194,7 @@ class Threads:
             "user": caller.user,
             "task": task,
             "options": options.model_dump_json(),
+            "webhook": options.webhook,
             "max_attempts": str(runs.max_attempts),
         }
         async with translated():
@@ -312,4 +329,5 @@ def _thread_record(thread_id: ThreadId, fields: dict[str, str], queued: int) -> 
         last_status=fields.get("last_status", ""),
         last_id=f"{fields['epoch']}-{fields['seq']}" if fields["seq"] != "0" else "",
         metadata=json.loads(fields.get("metadata") or "{}"),
+        webhook=fields.get("webhook", ""),
     )

@@ -1,7 +1,7 @@
 -- The fenced append: a worker's events, all or none, once.
 -- ARGV: prefix, run id, fence, run_seq (events this run's worker has appended before), turn, usage JSON,
 --       1 when a step was finished, terminal status ('' none), reason, detail, events to keep, n payloads, n questions, n previews,
---       payloads..., question ids..., preview fields...
+--       payloads..., question ids..., preview fields..., numbers of the payloads that outsiders may hear of (`1,3`)
 -- Returns {'lost'} {'cancelled'} {'ok', epoch, first seq, promoted run}; a repeated call gives the first answer.
 local prefix, rid, fence, run_seq = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local meta, run = prefix .. 'metadata', prefix .. 'run:' .. rid
@@ -15,10 +15,12 @@ if next_seq == run_seq + count and f[5] then
 end
 if f[2] ~= 'running' or next_seq ~= run_seq then return {'lost'} end
 if f[4] == '1' and terminal == '' then return {'cancelled'} end
-local now, first = now_ms(), 0
+local now, first, outside = now_ms(), 0, {}
+for i in string.gmatch(ARGV[#ARGV], '%d+') do outside[tonumber(i)] = true end
 for i = 1, count do
-  local seq = append(prefix, ARGV[14 + i], now)
+  local seq, id, envelope = append(prefix, ARGV[14 + i], now)
   if i == 1 then first = seq end
+  if outside[i] then notify(prefix, rid, id, envelope) end
 end
 local at = 14 + count
 for i = at + 1, at + tonumber(ARGV[13]) do redis.call('HSET', prefix .. 'questions', ARGV[i], rid) end

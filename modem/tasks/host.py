@@ -15,6 +15,7 @@ from typing import Any
 from celery import Celery
 
 from modem import workers
+from modem.deliveries import Deliveries
 from modem.files import FileServer
 from modem.journal import Previewer, RunJournal
 from modem.leases import Heartbeat
@@ -77,14 +78,17 @@ class Host:
         self._stack.callback(self._heartbeat.stop)
         files = FileServer(self._connections, lambda *request: answer_file_request(self._shop.sandboxes, *request))
         self._stack.push_async_callback(files.close)
-        for name, serve in {
+        services: dict[str, Callable[[], Awaitable[Any]]] = {
             "reaper": reaper.serve,
             "signals": lambda: listen(self._connections, self._on_signal),
             "files": files.serve,
             "announce": self._announce,
             "lag": self._watch_lag,
             "sweep": self._sweep,
-        }.items():
+        }
+        if settings.webhooks.enabled and settings.webhooks.secret is not None:
+            services["webhooks"] = Deliveries(self._runs.webhooks, settings.webhooks).serve
+        for name, serve in services.items():
             self._beside(name, serve)
         log.info("worker %s: model %s, sandbox %s", self.name, self._model, self._shop.report.tier)
 

@@ -29,7 +29,7 @@ class Caller(Record):
 class Budgets(Record):
     """Limits of one run; None takes the configured one. A caller can lower limits, never raise them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     turns: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
@@ -52,6 +52,7 @@ class ThreadRecord(Record):
     last_status: str = Field("", description="status of the newest run")
     last_id: str = Field("", description="id of the newest event")
     metadata: dict[str, Any] = {}
+    webhook: str = Field("", description="told of runs that name no webhook of their own")
 
 
 class RunOptions(Record):
