@@ -14,18 +14,22 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "run.sh"
 
 
-@pytest.fixture
-def environ(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """With an environment that is this one under another name and passes for installed, so that uv is not needed."""
-    bin_folder = tmp_path / "venv" / "bin"
+def installed(environ: dict[str, str], folder: Path) -> dict[str, str]:
+    """`environ` with an environment that is this one under another name and passes for installed: uv is not needed."""
+    bin_folder = folder / "venv" / "bin"
     bin_folder.mkdir(parents=True)
     python = bin_folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     locked = (ROOT / "uv.lock").read_bytes() + (ROOT / "pyproject.toml").read_bytes()
     stamp = subprocess.run(["cksum"], input=locked, capture_output=True, check=True).stdout.decode().strip()
-    (tmp_path / "venv" / ".dialtone-installed").write_text(f"dev {stamp}\n")
-    return {**environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "venv")}
+    (folder / "venv" / ".dialtone-installed").write_text(f"dev {stamp}\n")
+    return {**environ, "UV_PROJECT_ENVIRONMENT": str(folder / "venv")}
+
+
+@pytest.fixture
+def environ(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    return installed(environ, tmp_path)
 
 
 def run(
