@@ -15,7 +15,20 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import errors
 from gateway.middleware import Bodies, Edge
-from gateway.routes import events, files, health, legacy, metrics, questions, runs, session, stream, threads, ws
+from gateway.routes import (
+    events,
+    files,
+    health,
+    legacy,
+    metrics,
+    questions,
+    runs,
+    session,
+    stream,
+    threads,
+    webhooks,
+    ws,
+)
 from gateway.services import Services
 from workflow.core.config import Settings
 
@@ -48,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    for module in (health, metrics, session, threads, runs, questions, events, files, stream, legacy, ws):
+    for module in (health, metrics, session, threads, runs, questions, events, files, stream, webhooks, legacy, ws):
         app.include_router(module.router)
     if (_CONSOLE / "index.html").is_file():
         app.frontend("/", directory=_CONSOLE, fallback=None)

@@ -8,8 +8,15 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError, to_json
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_LINE_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Lone surrogates too: JSON can spell them, UTF-8 cannot.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_LINE_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# What the checks below say, for readers of the OpenAPI document.
+_TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+_SPOKEN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+_LINE = r"^[^\x00-\x1f\x7f]*$"
+CURSOR_PATTERN = r"^(\d{1,20}-\d{1,20})?$"
+"""For the OpenAPI document; the check itself is `modem.stream.parse_cursor`, whose answer is 400."""
 MAX_METADATA_BYTES = 16_384
 
 
@@ -20,9 +27,16 @@ def _text(value: str) -> str:
     return value
 
 
+def _spoken(value: str) -> str:
+    """Refuses a text that says nothing."""
+    if not value.strip():
+        raise PydanticCustomError("blank", "says nothing")
+    return _text(value)
+
+
 def is_one_line(value: str) -> bool:
     """True if `value` holds no control characters and could be written as UTF-8."""
-    return _LINE_CONTROL.search(value) is None and not any("\ud800" <= char <= "\udfff" for char in value)
+    return _LINE_CONTROL.search(value) is None
 
 
 def _line(value: str) -> str:
@@ -42,9 +56,11 @@ def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"pattern": _TEXT})]
 """Any text without control characters other than tab and line ends."""
-Line = Annotated[str, AfterValidator(_line)]
+Spoken = Annotated[str, AfterValidator(_spoken), Field(min_length=1, json_schema_extra={"pattern": _SPOKEN})]
+"""A text that is not blank."""
+Line = Annotated[str, AfterValidator(_line), Field(json_schema_extra={"pattern": _LINE})]
 """A text of one line."""
 Metadata = Annotated[
     dict[str, JsonValue],

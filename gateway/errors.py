@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from workflow.core.errors import (
     BadInput,
@@ -166,7 +167,21 @@ async def _http(request: Request, error: Exception) -> Response:
     status = error.status_code
     code = _CODES.get(status, "http_error")
     body = problem(status, code, str(error.detail), request_id=request_id_of(request.scope))
-    return ProblemResponse(body, status, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status == 405:
+        headers["Allow"] = ", ".join(_allowed(request.app, request.url.path))
+    return ProblemResponse(body, status, headers)
+
+
+def _allowed(app: FastAPI, path: str) -> list[str]:
+    """The methods that `path` has. The framework's own `Allow` knows one route of several for the same path."""
+    methods: set[str] = set()
+    paths = app.openapi()["paths"]
+    for template, operations in paths.items() if path not in paths else [(path, paths[path])]:
+        pattern, _, _ = compile_path(template.replace("files/{path}", "files/{path:path}"))
+        if pattern.fullmatch(path):
+            methods.update(method.upper() for method in operations)
+    return sorted(methods)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -51,8 +51,12 @@ def content_policy(path: str) -> bytes:
     """The Content-Security-Policy for what is served at `path`."""
     if path.startswith(("/docs", "/redoc")):
         return _DOCS_POLICY
-    is_api = path.startswith(("/api", "/agent", "/events", "/health", "/metrics", "/openapi"))
-    return _API_POLICY if is_api else _CONSOLE_POLICY
+    return _API_POLICY if is_api(path) else _CONSOLE_POLICY
+
+
+def is_api(path: str) -> bool:
+    """True for what programs call, False for what browsers show."""
+    return path.startswith(("/api", "/agent", "/events", "/health", "/metrics", "/openapi"))
 
 
 class Edge:
@@ -115,6 +119,7 @@ class _Exchange:
             (b"x-request-id", self._request_id.encode()),
             *_SAFE,
             (b"content-security-policy", content_policy(self._scope["path"])),
+            (b"cache-control", b"no-store" if is_api(self._scope["path"]) else b"no-cache"),
             *self._scope["state"].get("headers", []),
         ]
         if self._scope["scheme"] == "https":

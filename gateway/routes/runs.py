@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from gateway.bodies import Body, Cursor, Limit, Text
+from gateway.bodies import Body, Cursor, Limit, Spoken, Text
 from gateway.deps import Reader, RunPath, ServicesDep, ThreadPath, Writer, run_of
 from gateway.errors import documented
 from workflow.core.events import Usage
@@ -22,7 +22,7 @@ class CancelBody(Body):
 
 
 class SteerBody(Body):
-    text: Text = Field(min_length=1, max_length=100_000, pattern=r"\S", description="read at the run's next turn")
+    text: Spoken = Field(max_length=100_000, description="read at the run's next turn")
 
 
 @router.get("", responses=documented(401, 403, 404, 422, 429, 503))

@@ -5,15 +5,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 
-from gateway.bodies import Body, Cursor, Limit, Line, Metadata, Text
+from gateway.bodies import Body, Cursor, Limit, Line, Metadata, Spoken
 from gateway.deps import Executor, Reader, ServicesDep, ThreadPath, Writer
 from gateway.errors import documented
 from gateway.services import Services
-from workflow.core.errors import BadInput, TooLarge
+from workflow.core.errors import TooLarge
 from workflow.core.ids import RunId, ThreadId
 from workflow.core.records import Budgets, BusyPolicy, Caller, RunOptions, RunStatus, ThreadRecord
 
 router = APIRouter(prefix="/api/agent", tags=["threads"])
+
+
+Address = Annotated[str, Field(max_length=2000, pattern=r"^(https?://[\x21-\x7e]+)?$")]
+"""Of another server, or empty."""
 
 
 class InitiateBody(Body):
@@ -22,6 +26,7 @@ class InitiateBody(Body):
     title: Line = Field("", max_length=200, examples=["Quarterly report"])
     model: Line | None = Field(None, max_length=200, description="name of a configured model; unset: the default")
     metadata: Metadata = Field(default_factory=dict)
+    webhook: Address = Field("", description="told of the ends and questions of runs that name no webhook of their own")
 
 
 class Initiated(BaseModel):
@@ -33,12 +38,13 @@ class UpdateBody(Body):
 
     title: Line | None = Field(None, max_length=200)
     metadata: Metadata | None = None
+    webhook: Address | None = Field(None, description="empty: nobody is told any more")
 
 
 class ExecuteBody(Body):
     """A task for the thread's agent."""
 
-    task: Text = Field(min_length=1, pattern=r"\S", description="what to do", examples=["Write hello.py and run it"])
+    task: Spoken = Field(description="what to do", examples=["Write hello.py and run it"])
     model: Line | None = Field(None, max_length=200, description="name of a configured model; unset: the thread's")
     files: tuple[Annotated[Line, Field(min_length=1, max_length=1024)], ...] = Field(
         (), max_length=100, description="workspace paths that belong to the task; upload them first"
@@ -49,7 +55,7 @@ class ExecuteBody(Body):
         "(`interrupt`), or hand the task to it (`steer`); unset: as configured",
     )
     budgets: Budgets = Field(Budgets(), description="limits of this run; they can lower the configured ones only")
-    webhook: Line = Field("", max_length=2048, pattern=r"^(https?://\S+)?$", description="told when the run ends")
+    webhook: Address = Field("", description="told when the run ends or asks; empty: as the thread says")
 
 
 class Accepted(BaseModel):
@@ -74,7 +80,9 @@ class ThreadPage(BaseModel):
 async def initiate(caller: Writer, held: ServicesDep, body: InitiateBody | None = None) -> Initiated:
     """Makes a thread: a conversation with its own log and workspace."""
     body = body or InitiateBody()
-    record = await held.threads.create(caller, title=body.title, model=body.model, metadata=dict(body.metadata))
+    record = await held.threads.create(
+        caller, title=body.title, model=body.model, metadata=dict(body.metadata), webhook=body.webhook
+    )
     return Initiated(thread_id=record.thread_id)
 
 
@@ -104,8 +112,6 @@ async def start_run(
     longest = held.settings.gateway.max_task_chars
     if len(body.task) > longest:
         raise TooLarge(f"the task has {len(body.task)} characters and {longest} is the limit", limit=longest)
-    if body.webhook and not held.settings.webhooks.enabled:
-        raise BadInput("webhooks are switched off here", field="body.webhook")
     options = RunOptions(model=body.model, budgets=body.budgets, files=body.files, webhook=body.webhook)
     run = await held.threads.open_run(
         caller, thread_id, task=body.task, options=options, policy=body.policy, idempotency_key=idempotency_key
@@ -140,9 +146,9 @@ async def get_thread(thread_id: ThreadPath, caller: Reader, held: ServicesDep) -
 
 @router.patch("/{thread_id}", responses=documented(400, 401, 403, 404, 413, 422, 429, 503))
 async def update_thread(thread_id: ThreadPath, caller: Writer, held: ServicesDep, body: UpdateBody) -> ThreadRecord:
-    """Changes a thread's title or metadata."""
+    """Changes a thread's title, metadata or webhook."""
     metadata: dict[str, Any] | None = None if body.metadata is None else dict(body.metadata)
-    return await held.threads.update(caller, thread_id, title=body.title, metadata=metadata)
+    return await held.threads.update(caller, thread_id, title=body.title, metadata=metadata, webhook=body.webhook)
 
 
 @router.delete("/{thread_id}", status_code=204, responses=documented(401, 403, 404, 409, 429, 503))

@@ -18,7 +18,7 @@ def make_settings(redis_url: str, folder: Path, **sections: dict[str, Any]) -> S
     """Settings for one test; `sections` override single keys, as `gateway={"heartbeat_s": 0.2}`."""
     base: dict[str, dict[str, Any]] = {
         "redis": {"url": redis_url},
-        "gateway": {"port": 0, "heartbeat_s": 1.0, "drain_s": 3.0, "retry_ms": 100},
+        "gateway": {"port": 0, "heartbeat_s": 0.3, "drain_s": 3.0, "retry_ms": 100},
         "limits": {"requests_per_minute": 0, "executes_per_minute": 0, "max_queued_per_tenant": 0},
     }
     for name, values in sections.items():

@@ -29,6 +29,18 @@ async def test_thread_can_be_made_read_changed_listed_and_deleted(http: httpx.As
     assert (await http.get(path)).status_code == 404
 
 
+async def test_threads_come_in_pages_each_once(http: httpx.AsyncClient) -> None:
+    made = [(await http.post("/api/agent/initiate", json={"title": f"t{n}"})).json()["thread_id"] for n in range(5)]
+    listed: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = (await http.get("/api/agent", params={"limit": 2, "cursor": cursor})).json()
+        listed += [item["thread_id"] for item in page["items"]]
+        cursor = page["next_cursor"]
+    assert sorted(listed) == sorted(made)
+    assert (await http.get("/api/agent", params={"limit": 1, "q": "no such title"})).json()["items"] == []
+
+
 async def test_execute_accepts_a_task_and_the_same_key_gives_the_same_run(http: httpx.AsyncClient) -> None:
     thread = await thread_of(http)
     key = {"Idempotency-Key": "k1"}
