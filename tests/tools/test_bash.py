@@ -63,6 +63,12 @@ async def test_killing_the_shell_does_not_lose_the_next_call(bench: Bench) -> No
     assert output_of(await bench("bash", command="echo alive")) == "alive"
 
 
+async def test_state_survives_the_removal_of_its_files(bench: Bench) -> None:
+    await bench("bash", command="mkdir -p sub; cd sub; export NAME=x; rm -rf ../.dialtone")
+
+    assert output_of(await bench("bash", command='basename "$PWD"; echo "$NAME"')) == "sub\nx"
+
+
 async def test_a_deleted_folder_falls_back_to_the_workspace_and_says_so(bench: Bench) -> None:
     await bench("bash", command="mkdir gone; cd gone")
     await bench("bash", command="rmdir ../gone")

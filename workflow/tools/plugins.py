@@ -51,7 +51,7 @@ def _collect(label: str, source: EntryPoint | Path, tools: list[Tool[Any]], prob
             raise TypeError("holds no Tool class")
         for tool in found:
             _check(tool)
-    except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises must not stop the worker
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever foreign code raises must not stop the worker
         _log.warning("%s left out", label, exc_info=True)
         problems.append(f"{label}: {type(error).__name__}: {error}")
     else:

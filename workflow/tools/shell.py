@@ -45,19 +45,22 @@ if [[ -f $__dt_dir/state ]]; then
 fi
 """
 
-# Ledger lines: `<id> start`, `<id> end <status>`. `last` tells the tool how its call ended.
+# Ledger lines: `<id> start`, `<id> end <status>`; `last` tells the tool how its call ended. Names of variables go
+# through a file and not through `$(…)`, which would fork.
 _PREPARE = (
     r"""__dt_id=$1 __dt_keyed=$2 __dt_old=
 IFS= read -r -d '' __dt_script
 exec </dev/null 2>&1
+[[ -d .dialtone/shell ]] || mkdir -p .dialtone/shell
+[[ -f .dialtone/.gitignore ]] || printf '*\n' >.dialtone/.gitignore
 declare -A __dt_base
-for __dt_n in $(compgen -e); do __dt_base[$__dt_n]=${!__dt_n}; done
+__dt_exported() { compgen -e >"$1/names"; mapfile -t __dt_names <"$1/names"; }
+__dt_exported .dialtone/shell
+for __dt_n in "${__dt_names[@]}"; do __dt_base[$__dt_n]=${!__dt_n}; done
 [[ -f .dialtone/shell/state ]] && IFS= read -r -d '' __dt_old <.dialtone/shell/state
 """
     + _RESTORE
     + r"""
-[[ -d $__dt_dir ]] || mkdir -p "$__dt_dir"
-[[ -f $__dt_dir/../.gitignore ]] || printf '*\n' >"$__dt_dir/../.gitignore"
 __dt_say() { printf '%s\n%s\n%s\n%s' "$__dt_id" "$1" "$2" "$PWD" >"$__dt_dir/last"; }
 if [[ $__dt_keyed ]]; then
   __dt_calls=
@@ -78,7 +81,9 @@ __dt_end() {
   set +eux
   local n new= line
   __dt_ended=1
-  for n in $(compgen -e); do
+  [[ -d $__dt_dir ]] || mkdir -p "$__dt_dir"  # `git clean -x` takes it away
+  __dt_exported "$__dt_dir"
+  for n in "${__dt_names[@]}"; do
     case $n in PWD|OLDPWD|SHLVL|_|__dt_*) continue ;; esac
     [[ ${__dt_base[$n]+x} && ${__dt_base[$n]} == "${!n}" ]] && continue
     printf -v line 'export %s=%q\n' "$n" "${!n}"; new+=$line
@@ -87,7 +92,7 @@ __dt_end() {
     [[ -v $n ]] || new+="unset $n"$'\n'
   done
   printf -v line '__dt_cwd=%q\n' "$PWD"; new+=$line
-  [[ $new == "$__dt_old" ]] || printf '%s' "$new" >"$__dt_dir/state"
+  [[ $new == "$__dt_old" && -f $__dt_dir/state ]] || printf '%s' "$new" >"$__dt_dir/state"
   [[ $__dt_keyed ]] && printf '%s end %s\n' "$__dt_id" "$__dt_status" >>"$__dt_dir/calls"
   __dt_say "${__dt_lost:+lost}" "$__dt_status"
 }
