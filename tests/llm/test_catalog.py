@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.llm.asking import ask, completed
+from tests.servers.answers import Answer
+from tests.servers.openai_server import OpenAiServer
 from workflow.core.config import LlmSettings, ModelSettings, PriceSettings
 from workflow.core.errors import ConfigError, ModelRefused
 from workflow.core.events import Usage
-from workflow.llm.catalog import Choice, driver_of, needs_responses, resolve
+from workflow.llm.catalog import Choice, driver_of, needs_responses, proxy_of, resolve
 from workflow.llm.models import Models, build_llm
 from workflow.llm.ollama import ollama_models, ollama_url
 from workflow.llm.prices import CARDS, card_of
@@ -183,6 +186,35 @@ def test_the_direct_driver_without_an_address_is_a_mistake_in_the_configuration(
     settings = LlmSettings(default="x", models={"x": ModelSettings(model="groq/llama", driver="direct")})
     with pytest.raises(ConfigError, match="needs api_base"):
         build_llm(settings, environ={"GROQ_API_KEY": "g"}).get()
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "proxy"),
+    [
+        ({}, "https://api.openai.com/v1", ""),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "https://api.openai.com/v1", "http://proxy:3128"),
+        ({"https_proxy": "http://a:1", "HTTPS_PROXY": "http://b:2"}, "https://api.openai.com/v1", "http://a:1"),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "http://models.example/v1", ""),
+        ({"ALL_PROXY": "http://proxy:3128"}, "http://models.example/v1", "http://proxy:3128"),
+        ({"ALL_PROXY": "http://proxy:3128"}, "http://127.0.0.1:8000/v1", ""),
+        ({"ALL_PROXY": "http://proxy:3128", "NO_PROXY": ".example"}, "http://models.example/v1", ""),
+        ({"ALL_PROXY": "socks5://proxy:1080"}, "http://models.example/v1", ""),
+    ],
+)
+def test_the_environment_s_proxy_is_used_for_what_is_not_local(environ: dict[str, str], url: str, proxy: str) -> None:
+    assert proxy_of(url, environ) == proxy
+
+
+async def test_a_proxy_is_asked_in_place_of_the_provider() -> None:
+    async with OpenAiServer([Answer(text="by proxy")]) as server:
+        proxy = server.base_url.removesuffix("/v1")
+        environ = {"HTTP_PROXY": proxy}
+        far = ModelSettings(model="openai/m", api_base="http://models.invalid/v1")
+        models = build_llm(LlmSettings(default="far", models={"far": far}), environ=environ)
+        answer = await completed(models.get().llm.stream(ask("x")))
+        await models.close()
+    assert answer.text == "by proxy"
+    assert server.requests[0].headers["host"] == "models.invalid"
 
 
 USAGE = Usage(input_tokens=1_000_000, output_tokens=100_000, cache_read_tokens=2_000_000, cache_write_tokens=400_000)

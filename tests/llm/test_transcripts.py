@@ -72,6 +72,11 @@ HISTORIES: dict[str, tuple[ChatMessage, ...]] = {
     ),
     "a result twice": (TASK, AssistantMessage("x", (call("a"),)), result("a"), result("a", "again")),
     "empty texts": (UserMessage(""), AssistantMessage("", (call("a"),)), result("a", ""), AssistantMessage("  "), TASK),
+    "half a surrogate pair": (
+        UserMessage("a\ud83d"),
+        AssistantMessage("b\ude00", (call("a"),)),
+        result("a", "c\udcff"),
+    ),
     "an answer of nothing": (TASK, AssistantMessage(""), UserMessage("Go on.")),
     "ids of another provider": (TASK, AssistantMessage("x", (call(ODD_ID),), model="gemini/x"), result(ODD_ID)),
     "arguments that are no object": (

@@ -58,9 +58,7 @@ def resolve(
 
     Raises: ModelRefused for a name that is unknown, or a model without its key; the message says what to set.
     """
-    operators = not name or name == "auto"
-    wanted = settings.default if operators else name
-    assert wanted is not None  # `operators` covers None; mypy cannot see it
+    wanted = name if name and name != "auto" else settings.default
     if wanted == "auto":
         return _automatic(settings, environ)
     if wanted in settings.models:
@@ -69,7 +67,7 @@ def resolve(
         return _scripted("asked for by name")
     if wanted == OLLAMA:
         return _ollama(environ, list_ollama)
-    if "/" in wanted and (operators or card_of(wanted) is not None):
+    if "/" in wanted and (wanted == settings.default or card_of(wanted) is not None):
         return _ready(wanted, ModelSettings(model=wanted), environ, "named in full")
     known = ", ".join([*settings.models, SCRIPTED])
     raise ModelRefused(f"there is no model {wanted!r}; known here: {known}")
@@ -109,6 +107,20 @@ def wire_name(model: str) -> str:
 def is_local(api_base: str) -> bool:
     """True for a server on this machine: it costs nothing by the token."""
     return (urlsplit(api_base).hostname or "") in ("127.0.0.1", "localhost", "::1")
+
+
+def proxy_of(url: str, environ: Mapping[str, str]) -> str:
+    """The http proxy that the environment wants for `url`; empty for none, or one of another kind."""
+    parts = urlsplit(url)
+    names = (f"{parts.scheme}_proxy", f"{parts.scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY")
+    proxy = next((environ[name] for name in names if environ.get(name)), "")
+    spared = [name.strip().lstrip(".") for name in (environ.get("no_proxy") or environ.get("NO_PROXY", "")).split(",")]
+    host = parts.hostname or ""
+    if not proxy.startswith(("http://", "https://")) or is_local(url):
+        return ""
+    if any(name and (name in ("*", host) or host.endswith(f".{name}")) for name in spared):
+        return ""
+    return proxy
 
 
 def _automatic(settings: LlmSettings, environ: Mapping[str, str]) -> Choice:

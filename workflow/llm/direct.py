@@ -79,6 +79,7 @@ class DirectLLM:
             data=json.dumps(self._wire.body(request, self._target), ensure_ascii=False).encode(),
             headers=headers,
             timeout=timeout,
+            proxy=self._target.proxy or None,
             allow_redirects=False,  # a redirect would carry the key elsewhere
         )
         if response.status == 200 and response.content_type != "application/json":

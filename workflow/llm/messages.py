@@ -15,6 +15,7 @@ from typing import Any
 from workflow.core.events import ToolCall
 from workflow.core.ids import CallId
 from workflow.llm.base import AssistantMessage, ChatMessage, Image, SystemMessage, ToolMessage, UserMessage
+from workflow.llm.pieces import sound
 
 INVALID = "_invalid"
 """Key under which a call's arguments are kept when they are no object."""
@@ -105,13 +106,13 @@ def in_order(
     """A message's blocks as they came: providers refuse signed reasoning in another place."""
     order = next((block["of"] for block in opaque if block.get("type") == ORDER), None)
     if order is None:
-        return [*thinking, *([text(said.text)] if said.text.strip() else []), *calls]
+        return [*thinking, *([text(sound(said.text))] if said.text.strip() else []), *calls]
     blocks: list[dict[str, Any]] = []
     thoughts, uses, place = iter(thinking), iter(calls), 0
     for kind in order:
         if isinstance(kind, int):
             piece, place = said.text[place : place + kind], place + kind
-            blocks += [text(piece)] if piece.strip() else []
+            blocks += [text(sound(piece))] if piece.strip() else []
         else:
             blocks += [block for block in [next(thoughts if kind == "thinking" else uses, None)] if block]
     return blocks
@@ -144,7 +145,7 @@ def valid_arguments(call: ToolCall) -> str:
 
 def filled(text: str, otherwise: str) -> str:
     """The text, or `otherwise` when there is nothing to read in it."""
-    return text if text.strip() else otherwise
+    return sound(text) if text.strip() else otherwise
 
 
 def base64_of(image: Image) -> str:

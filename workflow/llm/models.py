@@ -8,7 +8,7 @@ from workflow.core.errors import ConfigError, ModelRefused
 from workflow.core.events import Usage
 from workflow.llm.anthropic_wire import ANTHROPIC_URL, AnthropicWire
 from workflow.llm.base import LLM
-from workflow.llm.catalog import SCRIPTED, Choice, is_local, needs_responses, resolve, wire_name
+from workflow.llm.catalog import SCRIPTED, Choice, is_local, needs_responses, proxy_of, resolve, wire_name
 from workflow.llm.direct import DirectLLM
 from workflow.llm.litellm import LiteLLM
 from workflow.llm.messages import provider_of
@@ -18,7 +18,7 @@ from workflow.llm.policy import Candidate, PolicyLLM
 from workflow.llm.prices import card_of, configured_rates
 from workflow.llm.responses_wire import ResponsesWire
 from workflow.llm.scripted import ScriptedLLM
-from workflow.llm.wire import Target
+from workflow.llm.wire import Target, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +137,18 @@ class Models:
             return ScriptedLLM()
         if model.driver == "litellm":
             return LiteLLM(model.model, api_base=model.api_base, api_key=api_key)
-        name = wire_name(model.model)
-        if provider_of(model.model) == "anthropic":
-            return DirectLLM(AnthropicWire(), Target(name, model.api_base or ANTHROPIC_URL, api_key))
-        base_url = model.api_base or (OPENAI_URL if provider_of(model.model) == "openai" else "")
+        usual = {"anthropic": ANTHROPIC_URL, "openai": OPENAI_URL}.get(provider_of(model.model), "")
+        base_url = model.api_base or usual
         if not base_url:
             raise ConfigError(f"the direct driver needs api_base for {model.model}")
-        wire = ResponsesWire() if needs_responses(model.model, model.api_base) else OpenAiWire()
-        return DirectLLM(wire, Target(name, base_url, api_key))
+        target = Target(wire_name(model.model), base_url, api_key, proxy_of(base_url, self._environ))
+        return DirectLLM(_wire(model), target)
+
+
+def _wire(model: ModelSettings) -> Wire:
+    if provider_of(model.model) == "anthropic":
+        return AnthropicWire()
+    return ResponsesWire() if needs_responses(model.model, model.api_base) else OpenAiWire()
 
 
 def build_llm(settings: LlmSettings, *, environ: Mapping[str, str]) -> Models:

@@ -18,6 +18,7 @@ from workflow.llm.messages import (
     valid_arguments,
     wire_call_id,
 )
+from workflow.llm.pieces import sound
 
 REASONING_FIELD = "openai.reasoning"
 """Type of the opaque block that names the field a server's reasoning came in, e.g. `reasoning_content`."""
@@ -83,7 +84,7 @@ def _exchange(item: Exchange, model: str, style: OpenAiStyle) -> list[dict[str, 
 
 
 def _said(said: AssistantMessage, ids: dict[CallId, str], model: str, style: OpenAiStyle) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": said.text or None}
+    message: dict[str, Any] = {"role": "assistant", "content": sound(said.text) or None}
     if not said.tool_calls:
         message["content"] = filled(said.text, NO_TEXT)
     opaque = own_opaque(said, model)

@@ -13,8 +13,19 @@ from workflow.llm.tokens import estimate_tokens, estimate_usage
 @dataclass(slots=True)
 class _Call:
     id: CallId
+    sent_id: str
     name: str
     arguments: list[str] = field(default_factory=list)
+
+
+def sound(text: str) -> str:
+    """The text with half surrogate pairs replaced: no log, socket or provider takes them."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class Pieces:
@@ -39,11 +50,13 @@ class Pieces:
         self._chars = 0
 
     def add_text(self, text: str) -> TextDelta:
+        text = sound(text)
         self._text.append(text)
         self._chars += len(text)
         return TextDelta(text)
 
     def add_reasoning(self, text: str) -> ReasoningDelta:
+        text = sound(text)
         self._reasoning.append(text)
         self._chars += len(text)
         return ReasoningDelta(text)
@@ -51,12 +64,16 @@ class Pieces:
     def add_call(self, key: int | None, *, call_id: str = "", name: str = "", arguments: str = "") -> ToolCallDelta:
         """Takes a piece of the call that the provider numbers `key`.
 
-        Servers differ: some repeat id and name in every piece, some send no id at all, some number every
-        parallel call 0 and tell them apart by id. None as key means the call that is open.
+        Servers differ: some repeat id and name in every piece, some send no id or give all calls the same,
+        some number every parallel call 0 and tell them apart by id. None as key means the call that is open.
         """
+        arguments = sound(arguments)
         place = self._place(key, call_id)
         if place is None:
-            self._calls.append(_Call(CallId(call_id or f"call_{secrets.token_hex(8)}"), name))
+            sent_id = call_id
+            if not call_id or any(call.id == call_id for call in self._calls):
+                call_id = f"call_{secrets.token_hex(8)}"
+            self._calls.append(_Call(CallId(call_id), sent_id, name))
             place = len(self._calls) - 1
             self._places[place if key is None else key] = place
         call = self._calls[place]
@@ -98,6 +115,7 @@ class Pieces:
         place = len(self._calls) - 1 if key is None else self._places.get(key)
         if place is None or place < 0:
             return None
-        if call_id and self._calls[place].id != call_id:
+        call = self._calls[place]
+        if call_id and call_id not in (call.id, call.sent_id):
             return None
         return place

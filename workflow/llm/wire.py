@@ -16,6 +16,8 @@ class Target:
     """Its name on the wire, e.g. `claude-sonnet-5-5`."""
     base_url: str
     api_key: str = ""
+    proxy: str = ""
+    """An http proxy to go through; may hold a password."""
 
     def __repr__(self) -> str:
         return f"Target(model={self.model!r}, base_url={self.base_url!r})"
