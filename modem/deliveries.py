@@ -24,7 +24,7 @@ AT_ONCE = 64
 PER_HOST = 8
 """One receiver that hangs must not take all places."""
 POLL_S = 1.0
-LEASE_MARGIN_S = 10.0
+LEASE_MARGIN_S = 5.0
 MAX_ANSWER_BYTES = 4096
 """Nothing of the answer is used but its status."""
 LONGEST_WAIT_S = 86_400.0
@@ -131,7 +131,8 @@ class Deliveries:
         if outcome == "again" and tried >= self._settings.max_attempts:
             outcome = "dead"
         wait_s = random.uniform(1, 2) if outcome == "later" else self._wait_s(tried, verdict.retry_after_s)
-        self.ended[outcome] += 1
+        if outcome != "later":
+            self.ended[outcome] += 1
         if outcome == "dead":
             ids = {"webhook_id": delivery.id, "host": urlsplit(delivery.url).hostname}
             log.warning("a notice was given up after %d attempts: %s", tried, verdict.result, extra=ids)
