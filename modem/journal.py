@@ -5,7 +5,7 @@ A commit that got no answer is repeated with the same `run_seq`: the script then
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from modem import keys
@@ -103,6 +103,11 @@ def _field(delta: Delta) -> str:
     return f"{delta.turn}|{delta.kind.value}|{delta.item}"
 
 
+def _finishes_a_step(events: tuple[EventBase, ...]) -> bool:
+    """Progress that a run which kills its worker never makes."""
+    return any(isinstance(event, Message | ToolResulted) for event in events)
+
+
 class RunJournal:
     """Implements `workflow.core.ports.Journal` for one claimed run."""
 
@@ -117,7 +122,9 @@ class RunJournal:
         last: StreamId,
         keep_events: int,
         still_ours: Callable[[], bool],
+        on_step: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """last: the newest event this run knows of. on_step: called once, after the first finished step."""
         self.run_id = run_id
         self.thread_id: ThreadId = thread_of(run_id)
         self.fence = fence
@@ -127,9 +134,9 @@ class RunJournal:
         self._previewer = previewer
         self._run_seq = run_seq
         self._last = last
-        """The newest event this run knows of."""
         self._keep_events = keep_events
         self._still_ours = still_ours
+        self._on_step = on_step
         self._usage = Usage()
         self._fields: dict[str, set[str]] = {}
         """Item → the preview fields it has used."""
@@ -161,6 +168,9 @@ class RunJournal:
             raise RunCancelled("a cancel was asked for")
         if outcome == "lost":
             raise LeaseLost(f"run {self.run_id} is no longer ours (fence {self.fence})")
+        if self._on_step is not None and _finishes_a_step(events):
+            on_step, self._on_step = self._on_step, None
+            await on_step()
         epoch, first = int(answer[1]), int(answer[2])
         self._run_seq += len(events)
         if terminal is not None:
@@ -194,7 +204,7 @@ class RunJournal:
             self._run_seq,
             max((event.turn for event in events), default=0),
             self._usage.model_dump_json(),
-            int(any(isinstance(event, Message | ToolResulted) for event in events)),
+            int(_finishes_a_step(events)),
             terminal.type.removeprefix("run.") if terminal is not None else "",  # type: ignore[attr-defined]
             getattr(terminal, "reason", ""),
             getattr(terminal, "detail", ""),

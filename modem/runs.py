@@ -32,6 +32,8 @@ class Claim:
     reason: str
     """`fresh`, `worker_lost`, `released`, `answered`."""
     now_ms: int
+    suspect: bool
+    """It was set apart because it may have killed its workers."""
 
 
 class Runs:
@@ -67,9 +69,9 @@ class Runs:
             )
         outcome = answer[0].decode()
         if outcome == "ok":
-            fence, attempt, run_seq, reason, now = (part.decode() for part in answer[1:])
+            fence, attempt, run_seq, reason, now, suspect = (part.decode() for part in answer[1:])
             record = await self.load(run_id)
-            return Claim(record, int(fence), int(run_seq), int(attempt), reason, int(now))
+            return Claim(record, int(fence), int(run_seq), int(attempt), reason, int(now), bool(suspect))
         if outcome == "cancel":
             await self.cancel(run_id, reason="cancelled before it started")
         return None
@@ -97,6 +99,11 @@ class Runs:
         if promoted is not None:
             await self.ready(promoted, tenant)
         elif await self._sched.anything_ready():
+            await self._send(run_id)
+
+    async def trusted(self, run_id: RunId) -> None:
+        """A run that may have killed its worker has shown that it does not: the next such run may go."""
+        if await self._sched.clear(run_id):
             await self._send(run_id)
 
     async def cancel(self, run_id: RunId, *, reason: str) -> None:
@@ -146,9 +153,8 @@ class Runs:
             case "push":
                 await self.ready(run_id, TenantId(rest[0]))
             case "suspect":
-                slot = await self._sched.set_apart(run_id, TenantId(rest[0]))
-                async with translated():
-                    await self._connections.commands.hset(keys.run(run_id), "not_before", slot)
+                await self._sched.set_apart(run_id, TenantId(rest[0]))
+                await self._send(run_id)
             case "live":
                 await self._sched.look_again(run_id, at_ms=int(rest[0]) + 50)
             case "later":

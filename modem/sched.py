@@ -11,8 +11,8 @@ from workflow.core.ids import RunId, TenantId
 CLAIM_WITHIN_MS = 2000
 """How long after it was handed out a run may stay unclaimed before the reaper looks."""
 
-SUSPECT_SPACING_MS = 4000
-"""Longer than a worker takes to start again, so that a run that kills its worker takes no neighbour with it twice."""
+SUSPECT_MS = 15_000
+"""How long a run that was set apart keeps the others waiting at most: a model call without any finished step."""
 
 
 class Scheduler:
@@ -58,8 +58,21 @@ class Scheduler:
         """The run whose tenant's turn it is; None when nothing is ready or all tenants are at their limit."""
         async with translated():
             run_id = await self._scripts.sched_next(
-                keys=[keys.SCHED_TENANTS, keys.SCHED_QUEUED, keys.SCHED_TURN, keys.SCHED_ACTIVE],
-                args=[keys.SCHED_QUEUE, keys.SCHED_FLIGHT, self._limits.max_running_per_tenant, CLAIM_WITHIN_MS],
+                keys=[
+                    keys.SCHED_TENANTS,
+                    keys.SCHED_QUEUED,
+                    keys.SCHED_TURN,
+                    keys.SCHED_ACTIVE,
+                    keys.SCHED_SUSPECTS,
+                    keys.SCHED_SUSPECT,
+                ],
+                args=[
+                    keys.SCHED_QUEUE,
+                    keys.SCHED_FLIGHT,
+                    self._limits.max_running_per_tenant,
+                    CLAIM_WITHIN_MS,
+                    SUSPECT_MS,
+                ],
             )
         return RunId(run_id.decode()) if run_id else None
 
@@ -68,14 +81,19 @@ class Scheduler:
         async with translated():
             await self._redis.zadd(keys.SCHED_ACTIVE, {run_id: at_ms})
 
-    async def set_apart(self, run_id: RunId, tenant: TenantId) -> int:
-        """When (ms) a run that was lost with its worker goes on; runs set apart go `SUSPECT_SPACING_MS` apart."""
+    async def set_apart(self, run_id: RunId, tenant: TenantId) -> None:
+        """Queues a run that was lost with its worker and has one attempt left: such runs go on one at a time,
+        so that the one that kills workers takes no neighbour with it."""
         async with translated():
-            await self._redis.srem(keys.SCHED_FLIGHT + tenant, run_id)
-            slot = await self._scripts.sched_slot(
-                keys=[keys.SCHED_SLOT, keys.SCHED_ACTIVE], args=[run_id, SUSPECT_SPACING_MS]
+            await self._scripts.sched_apart(
+                keys=[keys.SCHED_SUSPECTS, keys.SCHED_SUSPECT, keys.SCHED_ACTIVE, keys.SCHED_FLIGHT + tenant],
+                args=[run_id, self._stale_ms],
             )
-        return int(slot)
+
+    async def clear(self, run_id: RunId) -> bool:
+        """A run set apart has finished a step or ended; True when the next one can go."""
+        async with translated():
+            return bool(await self._scripts.sched_clear(keys=[keys.SCHED_SUSPECTS, keys.SCHED_SUSPECT], args=[run_id]))
 
     async def park(self, run_id: RunId, tenant: TenantId, *, wake_ms: int) -> None:
         """A run waits for a person: it holds no worker and nobody looks before `wake_ms`."""
@@ -94,6 +112,7 @@ class Scheduler:
             pipe.zrem(keys.SCHED_ACTIVE, run_id)
             pipe.zrem(keys.SCHED_QUEUED, run_id)
             pipe.lrem(keys.SCHED_QUEUE + tenant, 0, run_id)
+            pipe.lrem(keys.SCHED_SUSPECTS, 0, run_id)
             await pipe.execute()
 
     async def position(self, run_id: RunId) -> int | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
 _HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
-_SCHED = ("sched_admit", "sched_push", "sched_next", "sched_slot")
+_SCHED = ("sched_admit", "sched_push", "sched_next", "sched_apart", "sched_clear")
 
 
 def source(name: str) -> str:
@@ -44,7 +44,8 @@ class Scripts:
     sched_admit: Any
     sched_push: Any
     sched_next: Any
-    sched_slot: Any
+    sched_apart: Any
+    sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
         for name in (*_THREAD, *_HOOKS, *_SCHED):

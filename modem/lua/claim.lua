@@ -1,11 +1,11 @@
 -- A worker takes a run. `failures` counts claims since the last finished step: workers that died on it, and this one.
 -- ARGV: prefix, run id, worker, lease ms.
 -- Returns {'gone'} {'done'} {'not_turn'} {'parked'} {'held'} {'cancel'}
---         {'ok', fence, attempt, next_seq, reason, now}; reason is 'fresh' or why it is resumed.
+--         {'ok', fence, attempt, next_seq, reason, now, '1' when set apart}; reason is 'fresh' or why it is resumed.
 local prefix, rid = ARGV[1], ARGV[2]
 local meta, run = prefix .. 'metadata', prefix .. 'run:' .. rid
 local f = redis.call('HMGET', run, 'status', 'lease_until', 'cancel_requested', 'next_seq', 'resume_reason',
-  'started_at')
+  'started_at', 'suspect')
 local status, now = f[1], now_ms()
 if not status then return {'gone'} end
 if is_terminal(status) then return {'done'} end
@@ -25,4 +25,4 @@ redis.call('HDEL', run, 'resume_reason')
 redis.call('DEL', prefix .. 'previews:' .. rid)
 if not f[6] then redis.call('HSET', run, 'started_at', text(now)) end
 redis.call('HSET', meta, 'last_status', 'running')
-return {'ok', text(fence), text(attempt), f[4], reason, text(now)}
+return {'ok', text(fence), text(attempt), f[4], reason, text(now), f[7] or ''}

@@ -32,7 +32,10 @@ if terminal ~= '' then
   redis.call('XTRIM', prefix .. 'stream', 'MAXLEN', ARGV[11])
 end
 local epoch = redis.call('HGET', meta, 'epoch')
-if ARGV[7] == '1' then redis.call('HSET', run, 'failures', '1') end
+if ARGV[7] == '1' then
+  redis.call('HSET', run, 'failures', '1')
+  redis.call('HDEL', run, 'suspect')
+end
 redis.call('HSET', run, 'next_seq', text(run_seq + count), 'turn', ARGV[5], 'usage', ARGV[6],
   'last_commit', cjson.encode({run_seq, epoch, text(first), promoted}))
 return {'ok', epoch, text(first), promoted}

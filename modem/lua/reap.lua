@@ -4,17 +4,14 @@
 local prefix, rid = ARGV[1], ARGV[2]
 local meta, run = prefix .. 'metadata', prefix .. 'run:' .. rid
 local f = redis.call('HMGET', run, 'status', 'lease_until', 'cancel_requested', 'cancel_at', 'failures',
-  'max_attempts', 'tenant', 'not_before', 'reason', 'attempt')
+  'max_attempts', 'tenant', 'not_before', 'reason', 'attempt',
+  'suspect')
 local status, tenant = f[1], f[7] or ''
 if not status or is_terminal(status) then return {'gone', tenant} end
 local now = now_ms()
 if status == 'queued' then
   local active = redis.call('HGET', meta, 'active')
-  if active == rid then
-    local wake = tonumber(f[8] or '0')
-    if wake > now then return {'live', text(wake)} end
-    return {'push', tenant}
-  end
+  if active == rid then return {f[11] and 'suspect' or 'push', tenant} end
   if active == '' or is_terminal(redis.call('HGET', prefix .. 'run:' .. active, 'status') or 'failed') then
     if promote(prefix) == rid then return {'push', tenant} end
   end
@@ -41,5 +38,8 @@ redis.call('HINCRBY', run, 'fence', 1)
 redis.call('HSET', run, 'status', 'queued', 'lease_until', '0', 'owner', '', 'resume_reason', 'worker_lost',
   'waiting_for', 'worker')
 -- Runs that were lost together and have one attempt left go on one by one: only one of them can be the killer.
-if tonumber(f[5]) >= tonumber(f[6]) - 1 and tonumber(f[5]) > 0 then return {'suspect', tenant} end
+if tonumber(f[5]) >= tonumber(f[6]) - 1 then
+  redis.call('HSET', run, 'suspect', '1')
+  return {'suspect', tenant}
+end
 return {'push', tenant}

@@ -172,6 +172,7 @@ class Host:
                 last=parse_cursor(history[-1].id) if history else START,
                 keep_events=self._settings.runs.keep_events,
                 still_ours=lambda: self._heartbeat.alive(lease),
+                on_step=partial(self._runs.trusted, run_id) if claim.suspect else None,
             )
             attempt = Attempt(
                 record=claim.record,

@@ -43,13 +43,16 @@ async def test_kill_9_at_every_step_loses_no_run_and_repeats_no_finished_step(li
         runs = []
         for thread_id, done in zip(threads, range(8), strict=True):
             turns = [bash(f"echo step-{n} >> steps.txt") for n in range(done)]
-            turns += [bash(f"sleep 1.5; echo step-{done} >> steps.txt")]
+            turns += [bash(f"sleep 60; echo step-{done} >> steps.txt")]
             turns += [bash(f"echo step-{done + 1} >> steps.txt")]
             runs.append((await client.execute(thread_id, script(*turns, {"text": "Done."}))).run_id)
 
         async def all_asleep() -> bool:
+            asleep = [p for p in line.children() if p.is_running() and p.name() == "sleep"]
             logs = [[e async for e in client.events(thread_id)] for thread_id in threads]
-            return [sum(isinstance(e, ToolResulted) for e in log) for log in logs] == list(range(8))
+            return len(asleep) == 8 and [sum(isinstance(e, ToolResulted) for e in log) for log in logs] == list(
+                range(8)
+            )
 
         await until(all_asleep, timeout_s=20, what="every run to reach its step")
         line.worker()
@@ -216,7 +219,7 @@ async def test_a_poison_run_ends_after_its_attempts_and_harms_no_other(line: Lin
         assert (events[-1].type, getattr(events[-1], "reason", "")) == ("run.failed", "worker_lost")
         assert deaths == 2
         ended = await watch(client, good.run_id)
-        assert ended[-1].type == "run.finished"
+        assert ended[-1].type == "run.finished", ended[-1]
         lines = await step_lines(client, good_thread)
         assert len(lines) == len(set(lines)) >= 6 - deaths, "only a command in flight may be cut short"
 

@@ -6,6 +6,7 @@ import pytest
 
 from modem.stream import StreamId, parse_cursor
 from tests.modem.conftest import ALICE, EVE, Line
+from tests.until import until
 from workflow.core.errors import (
     BadCursor,
     Conflict,
@@ -70,18 +71,21 @@ async def test_a_zombie_writes_nothing_after_a_takeover(line: Line) -> None:
 
 
 async def _until_pushed(line: Line, run_id: RunId) -> None:
-    async with asyncio.timeout(5):
-        while "push" != await line.runs.reap(run_id):
-            await asyncio.sleep(0.05)
+    async def pushed() -> bool:
+        return await line.runs.reap(run_id) == "push"
+
+    await until(pushed, what="the lease to run out")
+
+
+async def _not_live(line: Line, run_id: RunId) -> bool:
+    return await line.runs.reap(run_id) != "live"
 
 
 async def test_a_poison_run_fails_after_its_last_attempt(line: Line) -> None:
     run = await line.execute(await line.thread())
     for attempt in range(1, line.settings.runs.max_attempts + 1):
         assert (await line.claim(run.run_id)).attempt == attempt
-        async with asyncio.timeout(5):
-            while await line.runs.reap(run.run_id) == "live":
-                await asyncio.sleep(0.05)
+        await until(lambda: _not_live(line, run.run_id), what="the lease to run out")
     record = await line.threads.run(ALICE, run.run_id)
     assert (record.status, record.reason) == ("failed", "worker_lost")
     assert (await line.types(run.thread_id))[-1] == "run.failed"
@@ -91,10 +95,12 @@ async def test_a_poison_run_fails_after_its_last_attempt(line: Line) -> None:
 async def test_a_lost_hint_is_sent_again(line: Line) -> None:
     run = await line.execute(await line.thread())
     line.hints.clear()
-    async with asyncio.timeout(5):
-        while not line.hints:
-            await line.reaper.once()
-            await asyncio.sleep(0.05)
+
+    async def hinted() -> bool:
+        await line.reaper.once()
+        return bool(line.hints)
+
+    await until(hinted, what="another hint")
     assert line.hints == [run.run_id]
     assert await line.scheduler.next() == run.run_id
     assert await line.scheduler.next() is None, "pushed again, but queued once"
@@ -150,10 +156,12 @@ async def test_a_cancel_that_no_worker_answers_is_forced(line: Line) -> None:
     run = await line.execute(await line.thread())
     zombie = line.journal(await line.claim(run.run_id))
     await line.threads.cancel(ALICE, run.run_id)
-    async with asyncio.timeout(3):
-        while (await line.threads.run(ALICE, run.run_id)).status != "cancelled":
-            await line.runs.reap(run.run_id)
-            await asyncio.sleep(0.05)
+
+    async def forced() -> bool:
+        await line.runs.reap(run.run_id)
+        return (await line.threads.run(ALICE, run.run_id)).status == "cancelled"
+
+    await until(forced, timeout_s=3, what="the forced cancel")
     with pytest.raises(LeaseLost):
         await zombie.commit(notice(run.run_id))
     assert (await line.types(run.thread_id)).count("run.cancelled") == 1
@@ -242,10 +250,12 @@ async def test_an_unanswered_question_is_answered_by_its_policy(line: Line) -> N
         )
     )
     await line.runs.release(claim, waiting_until_ms=claim.now_ms + 100)
-    async with asyncio.timeout(5):
-        while (await line.types(run.thread_id))[-1] != "approval.resolved":
-            await line.reaper.once()
-            await asyncio.sleep(0.05)
+
+    async def answered() -> bool:
+        await line.reaper.once()
+        return (await line.types(run.thread_id))[-1] == "approval.resolved"
+
+    await until(answered, what="the policy's answer")
     assert (await line.threads.run(ALICE, run.run_id)).status == "queued"
 
 
@@ -315,3 +325,26 @@ def test_a_malformed_cursor_is_refused(text: str) -> None:
 def test_cursors_compare_as_integers() -> None:
     assert parse_cursor("9-10") > StreamId(9, 9)
     assert parse_cursor("10-0") > parse_cursor("9-99")
+
+
+async def test_runs_that_may_have_killed_their_worker_go_on_one_at_a_time(line: Line) -> None:
+    runs = [(await line.execute(await line.thread())).run_id for _ in range(3)]
+    for _ in range(line.settings.runs.max_attempts - 1):
+        for _ in runs:
+            await line.scheduler.next()
+        for run_id in runs:
+            await line.claim(run_id)
+        await until(lambda: _all_lost(line, runs), what="every lease to run out")
+    first = await line.scheduler.next()
+    assert first in runs
+    assert await line.scheduler.next() is None, "the others wait until this one has finished a step"
+    claim = await line.claim(first)
+    assert claim.suspect
+    await line.runs.trusted(first)
+    assert await line.scheduler.next() in set(runs) - {first}
+
+
+async def _all_lost(line: Line, runs: list[RunId]) -> bool:
+    for run_id in runs:
+        await line.runs.reap(run_id)
+    return all([(await line.threads.run(ALICE, run_id)).status == "queued" for run_id in runs])
