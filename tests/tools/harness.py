@@ -97,13 +97,18 @@ class Bench:
         self._fold(call, output)
         return output
 
-    async def fails(self, tool: str, **arguments: Any) -> ToolError:
-        """The error that the call ends with."""
+    async def attempt(self, tool: str, **arguments: Any) -> ToolOutput | ToolError:
+        """What the call ends with, either way."""
         try:
-            output = await self(tool, **arguments)
+            return await self(tool, **arguments)
         except ToolError as error:
             return error
-        raise AssertionError(f"{tool} should have failed, but gave: {output.text}")
+
+    async def fails(self, tool: str, **arguments: Any) -> ToolError:
+        """The error that the call ends with."""
+        outcome = await self.attempt(tool, **arguments)
+        assert isinstance(outcome, ToolError), f"{tool} should have failed, but gave: {outcome.text}"
+        return outcome
 
     def _fold(self, call: ToolCall, output: ToolOutput) -> None:
         data = {**output.data, **({"facts": output.facts} if output.facts else {})}

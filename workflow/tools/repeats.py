@@ -34,7 +34,7 @@ def text_before(decoded: Decoded, edits: Sequence[Edit], fact: str) -> str | Non
 def _undone(text: str, edit: Edit) -> list[str]:
     """`text` with `new` turned back into `old`, once for every place where it could have come from."""
     found: list[str] = []
-    for old, new in {(edit.old, edit.new), (edit.old.replace("\n", "\r\n"), edit.new.replace("\n", "\r\n"))}:
+    for old, new in {(edit.old.replace("\n", end), edit.new.replace("\n", end)) for end in ("\n", "\r\n", "\r")}:
         position = text.find(new)
         while position >= 0 and len(found) < _TRIED_PLACES:
             found.append(text[:position] + old + text[position + len(new) :])
