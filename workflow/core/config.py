@@ -253,6 +253,10 @@ class SandboxSettings(Section):
         "", description="the environment variable that holds its key; empty: the provider's usual one"
     )
     remote_timeout_s: Seconds = Field(300.0, description="one call to the remote service")
+    credentials: dict[str, str] = Field(
+        default_factory=dict,
+        description="per allowed host: the environment variable with the Authorization header its requests get",
+    )
 
 
 class WebhookSettings(Section):

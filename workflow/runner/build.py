@@ -55,5 +55,5 @@ async def open_workshop(
 def provider(settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str, str]) -> SandboxProvider:
     """The configured sandbox provider. Raises: ConfigError for one that is not there."""
     if settings.provider == "local":
-        return LocalProvider(settings, data_dir=data_dir)
+        return LocalProvider(settings, data_dir=data_dir, environ=environ)
     raise ConfigError(f'sandbox.provider {settings.provider!r} is not built into this version; use "local"')

@@ -14,6 +14,7 @@ from workflow.core.errors import SandboxRefused
 from workflow.sandboxes.base import WORKDIR
 
 HOME = "/home/agent"
+TRUSTED = "/run/dialtone-certificates.pem"
 UID_INSIDE = 1000
 SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 CONFIGURATION = (
@@ -41,6 +42,8 @@ class Room:
     hidden: tuple[Path, ...] = ()
     """Folders that must not show even if they lie below one that is shared, e.g. the project in /usr/src/app."""
     tmp_bytes: int = 500_000_000
+    trusted: bytes = b""
+    """Certificates for `TRUSTED`; empty: none of ours."""
 
 
 def find() -> str:
@@ -85,6 +88,8 @@ def options(room: Room, *, seccomp: bytes) -> tuple[tuple[str, ...], tuple[int, 
     words += ["--perms", "1777", "--size", str(room.tmp_bytes), "--tmpfs", "/tmp"]
     words += ["--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
     words += ["--dir", "/run", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]
+    if room.trusted:
+        words += ["--ro-bind-data", fd_of(room.trusted), TRUSTED]
     words += ["--bind", str(room.home), HOME, "--bind", str(room.workspace), WORKDIR]
     words += ["--chdir", WORKDIR, "--remount-ro", "/", "--seccomp", fd_of(seccomp)]
     return ("--args", fd_of("\0".join(words).encode()), "--"), tuple(fds)
@@ -92,6 +97,7 @@ def options(room: Room, *, seccomp: bytes) -> tuple[tuple[str, ...], tuple[int, 
 
 def _memory_file(content: bytes) -> int:
     fd = os.memfd_create("bubblewrap")
-    os.write(fd, content)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -84,6 +85,8 @@ class Cell:
         """Init's process id as the host sees it."""
         self.group: Group | None = None
         """The control group it is in; deleted with it."""
+        self.at_end: list[Callable[[], None]] = []
+        """Called when the sandbox is gone."""
         self._oom_kills = 0
         self._own_pids = own_pids
         self._line = line
@@ -298,6 +301,8 @@ class Cell:
         self._stderr.close()
         # Takes in the exit status; a sandbox that died by itself has nobody else who would wait for it.
         self._waiting = self._loop.run_in_executor(None, self._wait)
+        for call in self.at_end:
+            call()
         waiting: list[asyncio.Future[Any]] = [*self._jobs.values(), *self._sockets.values()]
         self._jobs, self._sockets = {}, {}
         for future in waiting:

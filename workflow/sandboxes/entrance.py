@@ -11,14 +11,16 @@ from workflow.core.errors import SandboxError
 from workflow.sandboxes import lock, tiers
 from workflow.sandboxes.cell import Cell
 from workflow.sandboxes.cgroups import Cgroups, Limits
+from workflow.sandboxes.proxy import PORT, Proxy
 from workflow.sandboxes.tiers import Means, Place, Tier
 
 
 class Entrance:
     """Where all sandboxes of one worker process are started."""
 
-    def __init__(self, means: Means, *, hidden: tuple[Path, ...]) -> None:
-        """hidden: folders of ours that no sandbox may see."""
+    def __init__(self, means: Means, *, hidden: tuple[Path, ...], proxy: Proxy | None) -> None:
+        """hidden: folders of ours that no sandbox may see. proxy: the way out, if there is one."""
+        self._proxy = proxy
         self.cgroups = Cgroups.find()
         self._means = means
         self._hidden = hidden
@@ -32,17 +34,28 @@ class Entrance:
     async def enter(self, tier: Tier, place: Place, settings: SandboxSettings) -> Cell:
         """A live cell of `tier`. Raises: SandboxError, also SandboxRefused."""
         lock_file = place.state / "lock"
-        held = await asyncio.to_thread(lock.take, lock_file)
         try:
-            launch = tiers.launch(tier, place, settings, means=self._means, lock=held, hidden=self._hidden)
-        except BaseException:
+            held = await asyncio.to_thread(lock.take, lock_file)
+        except OSError as error:
+            raise SandboxError(f"the sandbox's folder cannot be used: {error}") from error
+        try:
+            trusted = self._proxy.authority.bundle() if self._proxy and self._proxy.authority else b""
+            launch = tiers.launch(
+                tier, place, settings, means=self._means, lock=held, hidden=self._hidden, trusted=trusted
+            )
+        except BaseException as error:
             os.close(held)
+            if isinstance(error, OSError):
+                raise SandboxError(f"the sandbox cannot be started: {error}") from error
             raise
         cell = await Cell.start(launch, spawner=self._spawner)
         try:
             await asyncio.to_thread(lock.note, lock_file, cell.init_pid)
             if tier == "T1":
                 await asyncio.to_thread(self._limit, cell, place, settings)
+            if self._proxy is not None and settings.network != "off" and tier in ("T1", "T1b"):
+                server = await self._proxy.serve(await cell.listen(PORT))
+                cell.at_end.append(server.close)
         except BaseException:
             await cell.stop()
             raise

@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -11,16 +12,18 @@ from types import TracebackType
 from typing import Self, cast
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import DialtoneError, LimitExceeded, SandboxRefused
+from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import tiers
 from workflow.sandboxes.advice import for_better_tier
 from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.cell import Cell
+from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.entrance import Entrance
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.places import Places
 from workflow.sandboxes.probes import CHECK_MEMORY_BYTES, CHECK_PROCESSES, attack, canary_targets
+from workflow.sandboxes.proxy import Proxy
 from workflow.sandboxes.tiers import TIERS, Means, Tier
 
 REFUSED = "T3"
@@ -40,15 +43,24 @@ class LocalProvider:
         data_dir: Path,
         report: TierReport | None = None,
         means: Means = Means(),  # noqa: B008  (frozen)
+        environ: Mapping[str, str] | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
-        """report: what an earlier `check` on this machine said; None checks before the first sandbox is opened."""
+        """report: what an earlier `check` on this machine said; None checks before the first sandbox is opened.
+
+        environ: holds the credentials that `settings.credentials` names; by default this process's own.
+        proxy: the way out of sandboxes with a network; by default one made from the settings.
+        Raises: ConfigError for a credential that is not there.
+        """
         self._settings = settings
         self._data_dir = data_dir.resolve()
         self._report = report
         self._checking = asyncio.Lock()
         self._opening = asyncio.Lock()
         self._places = Places(self._data_dir, own_uids=os.geteuid() == 0 and settings.mode != "unsafe_host")
-        self._entrance = Entrance(means, hidden=(self._data_dir, Path.cwd()))
+        if proxy is None and settings.network != "off":
+            proxy = Proxy(Policy.of(settings), credentials=_credentials(settings, environ or os.environ))
+        self._entrance = Entrance(means, hidden=(self._data_dir, Path.cwd()), proxy=proxy)
         self._sandboxes: dict[ThreadId, LocalSandbox] = {}
 
     async def check(self) -> TierReport:
@@ -103,7 +115,7 @@ class LocalProvider:
         info = SandboxInfo(
             provider=self.name,
             tier=tier,
-            network=settings.network,
+            network="open" if tier == "unsafe_host" else settings.network,
             gaps=gaps,
             sandbox_id=thread_id,
             workdir=tiers.workdir(tier, place),
@@ -113,7 +125,7 @@ class LocalProvider:
             await self._make_room()
             return await self._entrance.enter(tier, place, settings)
 
-        return LocalSandbox(info, place, settings, environment=tiers.environment(tier, place), enter=enter)
+        return LocalSandbox(info, place, settings, environment=tiers.environment(tier, place, settings), enter=enter)
 
     async def _make_room(self) -> None:
         """Closes the sandbox that was unused longest when there are too many. Raises: LimitExceeded if all work."""
@@ -131,6 +143,8 @@ class LocalProvider:
         if self._settings.mode == "unsafe_host":
             return TierReport(self.name, "unsafe_host", gaps=tiers.GAPS["unsafe_host"])
         wanted: tuple[Tier, ...] = TIERS if self._settings.mode == "auto" else (self._settings.mode,)
+        if self._settings.network != "off":
+            wanted = tuple(tier for tier in wanted if tier != "T2")  # It has no sockets to reach anything with.
         has_cgroups = self._entrance.cgroups is not None
         failed: list[Probe] = []
         for tier in wanted:
@@ -157,3 +171,11 @@ class LocalProvider:
         finally:
             await sandbox.dispose()
             await asyncio.to_thread(self._places.remove, thread_id)
+
+
+def _credentials(settings: SandboxSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Host → value of its Authorization header. Raises: ConfigError if a variable is not set."""
+    missing = [name for name in settings.credentials.values() if not environ.get(name)]
+    if missing:
+        raise ConfigError(f"sandbox.credentials: the environment has no {', '.join(missing)}")
+    return {host.lower(): environ[name] for host, name in settings.credentials.items()}

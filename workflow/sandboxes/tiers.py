@@ -15,6 +15,7 @@ from workflow.core.config import SandboxSettings
 from workflow.sandboxes import bubblewrap, init, landlock, seccomp
 from workflow.sandboxes.base import WORKDIR
 from workflow.sandboxes.cell import Launch
+from workflow.sandboxes.proxy import PORT
 from workflow.sandboxes.staging import as_user
 
 Tier = Literal["T1", "T1b", "T2", "unsafe_host"]
@@ -57,10 +58,11 @@ def workdir(tier: Tier, place: Place) -> str:
     return WORKDIR if tier in ("T1", "T1b") else str(place.workspace)
 
 
-def environment(tier: Tier, place: Place) -> dict[str, str]:
+def environment(tier: Tier, place: Place, settings: SandboxSettings) -> dict[str, str]:
     """What every command starts with, and nothing of ours."""
     inside = tier in ("T1", "T1b")
-    return {
+    extra = _way_out(settings) if inside and settings.network != "off" else {}
+    return extra | {
         "PATH": f"/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:{Path(sys.base_prefix) / 'bin'}",
         "HOME": bubblewrap.HOME if inside else str(place.state / "home"),
         "TMPDIR": "/tmp" if inside else str(place.state / "tmp"),
@@ -73,6 +75,18 @@ def environment(tier: Tier, place: Place) -> dict[str, str]:
         "GIT_PAGER": "cat",
         "GIT_TERMINAL_PROMPT": "0",
     }
+
+
+def _way_out(settings: SandboxSettings) -> dict[str, str]:
+    """Tells programs about the proxy, and about the certificates with ours among them."""
+    address = f"http://127.0.0.1:{PORT}"
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    found = dict.fromkeys(names, address) | dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1")
+    found["NODE_USE_ENV_PROXY"] = "1"
+    if settings.credentials:
+        bundles = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
+        found |= dict.fromkeys((*bundles, "PIP_CERT"), bubblewrap.TRUSTED)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +102,18 @@ class Means:
 
 
 def launch(
-    tier: Tier, place: Place, settings: SandboxSettings, *, means: Means, lock: int, hidden: tuple[Path, ...] = ()
+    tier: Tier,
+    place: Place,
+    settings: SandboxSettings,
+    *,
+    means: Means,
+    lock: int,
+    hidden: tuple[Path, ...] = (),
+    trusted: bytes = b"",
 ) -> Launch:
     """How to start a sandbox of `tier`; `lock` is handed over to it.
 
-    hidden: folders of ours that must not show inside.
+    hidden: folders of ours that must not show inside. trusted: certificates that programs inside are to trust.
     Raises: SandboxRefused if what the tier needs is missing here; SandboxError if the folders are out of reach.
     """
     prefix = Path(sys.base_prefix).resolve()
@@ -103,7 +124,7 @@ def launch(
         undo.callback(os.close, program)
         run_init = (str(Path(sys.executable).resolve()), "-I", "-S", f"/proc/self/fd/{program}")
         if tier in ("T1", "T1b"):
-            room = bubblewrap.Room(own[0], own[1], prefix, hidden=hidden, tmp_bytes=settings.memory_bytes // 4)
+            room = bubblewrap.Room(own[0], own[1], prefix, hidden, settings.memory_bytes // 4, trusted)
             words, fds = bubblewrap.options(room, seccomp=means.seccomp(True))
             undo.callback(_close, fds)
             # In a control group the kernel counts the whole sandbox; without one, each process by itself.
