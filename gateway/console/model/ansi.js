@@ -9,12 +9,14 @@ const TOKEN = /\x1b\[([0-9;:]*)m|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]
 const CONTROL = /[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]/g;
 const MAX_LINE = 4000;
 
+/** Switches by code: what it adds, or what it takes away. @type {Record<number, string>} */
+const ADDS = { 1: "bold", 2: "dim", 3: "italic", 4: "underline", 7: "inverse", 9: "strike" };
+/** @type {Record<number, string[]>} */
+const DROPS = { 22: ["bold", "dim"], 23: ["italic"], 24: ["underline"], 27: ["inverse"], 29: ["strike"] };
+
 class Style {
   constructor() {
-    this.reset();
-  }
-
-  reset() {
+    /** @type {Set<string>} */
     this.flags = new Set();
     this.color = "";
     this.background = "";
@@ -25,36 +27,16 @@ class Style {
     const numbers = codes === "" ? [0] : codes.split(/[;:]/).map(Number);
     for (let index = 0; index < numbers.length; index += 1) {
       const code = numbers[index];
-      if (code === 0) this.reset();
-      else if (code === 1) this.flags.add("bold");
-      else if (code === 2) this.flags.add("dim");
-      else if (code === 3) this.flags.add("italic");
-      else if (code === 4) this.flags.add("underline");
-      else if (code === 7) this.flags.add("inverse");
-      else if (code === 9) this.flags.add("strike");
-      else if (code === 22) this._drop("bold", "dim");
-      else if (code === 23) this._drop("italic");
-      else if (code === 24) this._drop("underline");
-      else if (code === 27) this._drop("inverse");
-      else if (code === 29) this._drop("strike");
-      else if (code >= 30 && code <= 37) this.color = `c${code - 30}`;
-      else if (code === 39) this.color = "";
-      else if (code >= 40 && code <= 47) this.background = `c${code - 40}`;
-      else if (code === 49) this.background = "";
-      else if (code >= 90 && code <= 97) this.color = `c${code - 82}`;
-      else if (code >= 100 && code <= 107) this.background = `c${code - 92}`;
+      if (code === 0) Object.assign(this, new Style());
+      else if (ADDS[code]) this.flags.add(ADDS[code]);
+      else if (DROPS[code]) DROPS[code].forEach((flag) => this.flags.delete(flag));
       else if (code === 38 || code === 48) {
         const [color, used] = extended(numbers.slice(index + 1));
-        if (code === 38) this.color = color;
-        else this.background = color;
+        this[code === 38 ? "color" : "background"] = color;
         index += used;
-      }
+      } else if ((code >= 30 && code <= 39) || (code >= 90 && code <= 97)) this.color = named(code - 30);
+      else if ((code >= 40 && code <= 49) || (code >= 100 && code <= 107)) this.background = named(code - 40);
     }
-  }
-
-  /** @param {string[]} names */
-  _drop(...names) {
-    for (const name of names) this.flags.delete(name);
   }
 
   /** @param {string} text @returns {Piece} */
@@ -70,6 +52,12 @@ class Style {
       background: isNamed(this.background) ? "" : this.background,
     };
   }
+}
+
+/** @param {number} offset 0..7 normal, 9 the default, 60..67 bright */
+function named(offset) {
+  if (offset === 9) return "";
+  return `c${offset >= 60 ? offset - 52 : offset}`;
 }
 
 /** A colour of the 256, or of all. @param {number[]} numbers @returns {[string, number]} the colour, and how many numbers it took */

@@ -1,0 +1,343 @@
+/**
+ * What the page knows and does: the signals that the components read, and the actions that they call.
+ */
+
+import { ApiError, Dialtone } from "./dialtone.js";
+import { ThreadView } from "./model/thread_view.js";
+import { effect, signal } from "./vendor/preact.js";
+
+/** @typedef {import("./dialtone.js").StreamNews} StreamNews */
+
+/** A hidden page lets go of its stream after this, and takes it up where it was when it is seen again. */
+const HIDDEN_MS = 20_000;
+const LIST_EVERY_MS = 10_000;
+const PAGE = 50;
+
+export const api = new Dialtone();
+
+/** Which thread is shown, and which of its events: `#/t/<thread>/<event>`. */
+export const route = signal(readRoute());
+/** @type {import("./vendor/preact.js").Signal<any[]>} */
+export const threads = signal([]);
+export const threadsState = signal({ isLoaded: false, cursor: "", error: "" });
+export const search = signal("");
+/** The open thread: its record, and its folded stream. */
+export const thread = signal(/** @type {{ id: string, record: any, view: ThreadView } | null} */ (null));
+/** Grows with every change of the open thread, at most once a frame. */
+export const tick = signal(0);
+export const connection = signal(/** @type {{ state: StreamNews["state"] | "paused" | "idle", error?: Error, until?: number }} */ ({ state: "idle" }));
+/** Why the open thread cannot be shown. */
+export const threadError = signal("");
+/** What the gateway says of itself; null before it said anything. */
+export const health = signal(/** @type {any} */ (null));
+export const isSignedOut = signal(false);
+/** A short word to the person. */
+export const toast = signal(/** @type {{ text: string, tone: "plain" | "bad" } | null} */ (null));
+/** What screen readers are told. */
+export const announcement = signal("");
+/** The dialog that is open. */
+export const dialog = signal(/** @type {{ kind: "file", path: string, at?: string } | { kind: "event", event: any } | { kind: "help" } | { kind: "delete" } | null} */ (null));
+export const panel = signal(/** @type {"plan" | "files" | "run" | ""} */ (saved("panel", matchMedia("(min-width: 1180px)").matches ? "plan" : "")));
+export const isSidebarOpen = signal(false);
+export const theme = signal(/** @type {"auto" | "light" | "dark"} */ (saved("theme", "auto")));
+/** Text and attached files of each thread's composer; "" is the one of a new thread. */
+export const drafts = signal(/** @type {Record<string, { text: string, files: string[] }>} */ ({}));
+/** Moves the keyboard to the composer. */
+export const focusComposer = signal(0);
+/** Grows when files changed on the server by other hands than the agent's. */
+export const filesChanged = signal(0);
+
+/** @type {AbortController | null} */
+let following = null;
+let isHiddenLong = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let hiddenTimer;
+let isTickDue = false;
+
+export function start() {
+  addEventListener("hashchange", () => (route.value = readRoute()));
+  document.addEventListener("visibilitychange", onVisibility);
+  effect(() => {
+    document.documentElement.dataset.theme = theme.value;
+    save("theme", theme.value);
+  });
+  effect(() => save("panel", panel.value));
+  effect(() => void openThread(route.value.threadId));
+  effect(() => {
+    search.value;
+    void loadThreads();
+  });
+  setInterval(() => {
+    if (!document.hidden) void loadThreads();
+  }, LIST_EVERY_MS);
+  void loadHealth();
+}
+
+/** @returns {{ threadId: string, eventId: string }} */
+function readRoute() {
+  const [, threadId = "", eventId = ""] = /^#\/t\/([\w-]+)(?:\/([\d-]+))?/.exec(location.hash) ?? [];
+  return { threadId, eventId };
+}
+
+/** @param {string} threadId @param {string} [eventId] */
+export function linkTo(threadId, eventId = "") {
+  return threadId ? `#/t/${threadId}${eventId ? `/${eventId}` : ""}` : "#/";
+}
+
+/** @param {string} threadId */
+export function go(threadId) {
+  location.hash = linkTo(threadId);
+  isSidebarOpen.value = false;
+}
+
+export async function loadHealth() {
+  try {
+    health.value = await api.health();
+  } catch (error) {
+    health.value = error instanceof ApiError ? error.problem : null;
+  }
+}
+
+/** Loads the newest threads, or with `more` the page after those that are shown. */
+export async function loadThreads({ more = false } = {}) {
+  const q = search.peek();
+  try {
+    const page = await api.threads({ q, limit: PAGE, cursor: more ? threadsState.peek().cursor : "" });
+    if (q !== search.peek()) return;
+    const known = more ? threads.peek() : [];
+    const isSame = !more && JSON.stringify(page.items) === JSON.stringify(threads.peek().slice(0, page.items.length));
+    if (!isSame) threads.value = [...known, ...page.items];
+    if (more || !isSame || !threadsState.peek().isLoaded) {
+      threadsState.value = { isLoaded: true, cursor: page.next_cursor ?? "", error: "" };
+    }
+    isSignedOut.value = false;
+  } catch (error) {
+    if (isUnauthenticated(error)) isSignedOut.value = true;
+    else threadsState.value = { ...threadsState.peek(), isLoaded: true, error: reason(error) };
+  }
+}
+
+/** @param {string} threadId */
+async function openThread(threadId) {
+  if (thread.peek()?.id === threadId) return;
+  following?.abort();
+  following = null;
+  threadError.value = "";
+  connection.value = { state: "idle" };
+  if (!threadId) {
+    thread.value = null;
+    return;
+  }
+  const opened = { id: threadId, record: null, view: new ThreadView() };
+  thread.value = opened;
+  follow();
+  try {
+    const record = await api.thread(threadId);
+    if (thread.peek()?.id === threadId) thread.value = { ...opened, record };
+  } catch (error) {
+    if (thread.peek()?.id === threadId) onThreadError(error);
+  }
+}
+
+/** @param {unknown} error */
+function onThreadError(error) {
+  if (isUnauthenticated(error)) isSignedOut.value = true;
+  else threadError.value = error instanceof ApiError && error.status === 404 ? "There is no such thread here." : reason(error);
+}
+
+/** Follows the open thread from where its view stands. */
+async function follow() {
+  const open = thread.peek();
+  if (!open) return;
+  following?.abort();
+  const mine = (following = new AbortController());
+  const { view } = open;
+  const onState = (/** @type {StreamNews} */ news) => {
+    if (mine.signal.aborted) return;
+    connection.value = { state: news.state, error: news.error, until: news.retryInMs ? Date.now() + news.retryInMs : undefined };
+  };
+  try {
+    for await (const item of api.stream(open.id, { lastId: view.lastId, signal: mine.signal, onState })) {
+      view.apply(item);
+      due();
+      if (item.kind === "event") onEvent(item.data);
+    }
+  } catch (error) {
+    if (!mine.signal.aborted) onThreadError(error);
+  }
+}
+
+/** Takes the stream up again, now. */
+export function reconnect() {
+  void follow();
+}
+
+/** @param {any} event */
+function onEvent(event) {
+  if (Date.now() - event.at > 10_000) return;
+  if (event.type.startsWith("run.")) void loadThreads();
+  const news = {
+    "run.finished": "The run is finished.",
+    "run.failed": "The run has failed.",
+    "run.cancelled": "The run was cancelled.",
+    "approval.requested": "The agent asks you something.",
+  };
+  const text = news[/** @type {keyof typeof news} */ (event.type)];
+  if (text) announcement.value = text;
+}
+
+/** Asks for one rendering in the next frame. A hidden page gets no frames, but its title should still be true. */
+function due() {
+  if (isTickDue) return;
+  isTickDue = true;
+  const run = () => {
+    isTickDue = false;
+    tick.value += 1;
+  };
+  if (document.hidden) setTimeout(run, 250);
+  else requestAnimationFrame(run);
+}
+
+function onVisibility() {
+  clearTimeout(hiddenTimer);
+  if (document.hidden) {
+    hiddenTimer = setTimeout(() => {
+      isHiddenLong = true;
+      following?.abort();
+      connection.value = { state: "paused" };
+    }, HIDDEN_MS);
+    return;
+  }
+  if (isHiddenLong) {
+    isHiddenLong = false;
+    void follow();
+  }
+  void loadThreads();
+  void loadHealth();
+}
+
+/**
+ * Starts a task in the open thread, or in a new one. Throws what the gateway refuses.
+ * @param {string} task
+ * @param {{ model?: string, policy?: string, budgets?: Record<string, number>, files: string[] }} options
+ */
+export async function send(task, options) {
+  const open = thread.peek();
+  const threadId = open?.id ?? (await api.initiate({ title: titleOf(task) }));
+  const budgets = Object.keys(options.budgets ?? {}).length ? options.budgets : undefined;
+  await api.execute(threadId, task, {
+    model: options.model || undefined,
+    policy: options.policy,
+    budgets,
+    files: options.files.length ? options.files : undefined,
+  });
+  if (!open) go(threadId);
+  else if (["ended", "idle", "failed"].includes(connection.peek().state)) void follow();
+  void loadThreads();
+}
+
+/** The first words of a task. @param {string} task */
+export function titleOf(task) {
+  const line = task.trim().split("\n", 1)[0].replace(/\s+/g, " ");
+  return line.length > 80 ? `${line.slice(0, 79).trimEnd()}…` : line;
+}
+
+/**
+ * Uploads files into the workspace of the open thread, or of a new one that is then opened.
+ * @param {File[]} files
+ */
+export async function upload(files) {
+  const threadId = thread.peek()?.id ?? (await api.initiate({ title: files[0]?.name ?? "" }));
+  const before = route.peek().threadId;
+  const draft = drafts.peek()[before] ?? { text: "", files: [] };
+  const names = [];
+  for (const file of files) {
+    await api.putFile(threadId, file.name, file);
+    names.push(file.name);
+  }
+  const next = { ...drafts.peek(), [threadId]: { text: draft.text, files: [...new Set([...draft.files, ...names])] } };
+  if (!before) delete next[""];
+  drafts.value = next;
+  filesChanged.value += 1;
+  if (threadId !== before) go(threadId);
+}
+
+/** @param {string} threadId @param {{ title?: string }} changes */
+export async function rename(threadId, changes) {
+  const record = await api.updateThread(threadId, changes);
+  const open = thread.peek();
+  if (open?.id === threadId) thread.value = { ...open, record };
+  void loadThreads();
+}
+
+/** @param {string} threadId */
+export async function remove(threadId) {
+  await api.deleteThread(threadId);
+  threads.value = threads.peek().filter((one) => one.thread_id !== threadId);
+  if (route.peek().threadId === threadId) go("");
+}
+
+/** @param {string} key */
+export async function signIn(key) {
+  await api.signIn(key);
+  isSignedOut.value = false;
+  threadError.value = "";
+  void loadThreads();
+  if (thread.peek()) void follow();
+}
+
+export async function signOut() {
+  await api.signOut();
+  location.hash = "#/";
+  threads.value = [];
+  isSignedOut.value = true;
+}
+
+/** Does something and says so if it fails. @param {() => Promise<unknown>} act */
+export async function attempt(act) {
+  try {
+    await act();
+    return true;
+  } catch (error) {
+    if (isUnauthenticated(error)) isSignedOut.value = true;
+    say(reason(error), "bad");
+    return false;
+  }
+}
+
+/** @param {string} text @param {"plain" | "bad"} [tone] */
+export function say(text, tone = "plain") {
+  const mine = { text, tone };
+  toast.value = mine;
+  setTimeout(() => {
+    if (toast.peek() === mine) toast.value = null;
+  }, 6000);
+}
+
+/** @param {unknown} error */
+export function reason(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** @param {unknown} error */
+function isUnauthenticated(error) {
+  return error instanceof ApiError && error.status === 401;
+}
+
+/** @param {string} name @param {any} fallback @returns {any} */
+function saved(name, fallback) {
+  try {
+    return JSON.parse(localStorage.getItem(`dialtone.${name}`) ?? "null") ?? fallback;
+  } catch {
+    return fallback;
+  }
+}
+
+/** @param {string} name @param {unknown} value */
+function save(name, value) {
+  try {
+    localStorage.setItem(`dialtone.${name}`, JSON.stringify(value));
+  } catch {
+    // Private windows may refuse; the choice then lasts as long as the page.
+  }
+}

@@ -1,0 +1,80 @@
+/** The workspace as a tree that opens folder by folder. */
+
+import { bytes } from "../model/format.js";
+import { api, attempt, dialog, filesChanged, reason, upload } from "../store.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact.js";
+import { Icon } from "./icons.js";
+import { IconButton, Spinner } from "./parts.js";
+
+/** @typedef {{ path: string, kind: string, size: number }} FileStat */
+/** @typedef {{ id: string, view: import("../model/thread_view.js").ThreadView }} Open */
+
+/** @param {{ open: Open }} props */
+export function Files({ open }) {
+  const picker = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const [turn, setTurn] = useState(0);
+  const changes = [...open.view.files.values()].reduce((sum, file) => sum + file.changes.length, 0);
+  const add = (/** @type {File[]} */ files) => attempt(() => upload(files));
+  return html`<section class="files">
+    <h2>Workspace
+      <span class="panel-tools">
+        <${IconButton} icon="refresh" label="Look again" size=${15} onClick=${() => setTurn(turn + 1)} />
+        <${IconButton} icon="clip" label="Upload files" size=${15} onClick=${() => picker.current?.click()} />
+        <a class="icon-button" href=${api.archiveUrl(open.id)} download aria-label="Download everything" title="Download everything"><${Icon} name="download" size=${15} /></a>
+      </span>
+    </h2>
+    <input ref=${picker} type="file" multiple hidden onChange=${(/** @type {any} */ event) => (add([...event.target.files]), (event.target.value = ""))} />
+    <${Folder} open=${open} path="." rev=${`${turn}.${changes}.${filesChanged.value}`} />
+  </section>`;
+}
+
+/** @param {{ open: Open, path: string, rev: string }} props */
+function Folder({ open, path, rev }) {
+  const [entries, setEntries] = useState(/** @type {FileStat[] | null} */ (null));
+  const [error, setError] = useState("");
+  useEffect(() => {
+    let isCurrent = true;
+    api.files(open.id, { path, depth: 1 }).then(
+      (found) => isCurrent && (setEntries(found.toSorted(byKind)), setError("")),
+      (failure) => isCurrent && setError(reason(failure)),
+    );
+    return () => void (isCurrent = false);
+  }, [open.id, path, rev]);
+  if (error) return html`<p class="panel-empty">${error}</p>`;
+  if (!entries) return html`<p class="panel-empty"><${Spinner} /></p>`;
+  if (!entries.length) return html`<p class="panel-empty">${path === "." ? "The workspace is empty. Drop files anywhere to put them here." : "Empty."}</p>`;
+  return html`<ul class="tree">${entries.map((entry) => html`<${Entry} key=${entry.path} open=${open} entry=${entry} rev=${rev} />`)}</ul>`;
+}
+
+/** Folders first, hidden names last, then by name. @param {FileStat} a @param {FileStat} b */
+function byKind(a, b) {
+  return rank(a) - rank(b) || a.path.localeCompare(b.path);
+}
+
+/** @param {FileStat} entry */
+function rank(entry) {
+  const isHidden = entry.path.split("/").at(-1)?.startsWith(".");
+  return (isHidden ? 2 : 0) + (entry.kind === "dir" ? 0 : 1);
+}
+
+/** @param {{ open: Open, entry: FileStat, rev: string }} props */
+function Entry({ open, entry, rev }) {
+  const [isOpen, setOpen] = useState(false);
+  const name = entry.path.split("/").at(-1);
+  if (entry.kind === "dir") {
+    return html`<li>
+      <button type="button" class="entry" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
+        <${Icon} name="chevron" size=${12} class="turns" /><${Icon} name="folder" size=${14} /><span class="entry-name">${name}</span>
+      </button>
+      ${isOpen && html`<${Folder} open=${open} path=${entry.path} rev=${rev} />`}
+    </li>`;
+  }
+  const changes = open.view.files.get(entry.path)?.changes.length ?? 0;
+  return html`<li>
+    <button type="button" class="entry" onClick=${() => (dialog.value = { kind: "file", path: entry.path })}>
+      <${Icon} name="file" size=${14} /><span class="entry-name">${name}</span>
+      ${changes > 0 && html`<span class="changed" title="changed in this thread"><span class="sr">changed</span></span>`}
+      <span class="entry-size">${bytes(entry.size)}</span>
+    </button>
+  </li>`;
+}

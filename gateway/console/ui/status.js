@@ -1,0 +1,67 @@
+/** What the run does now, how long it takes, what it costs, and how to stop it. */
+
+import { money } from "../model/format.js";
+import { api, attempt, panel, thread, tick } from "../store.js";
+import { html, useState } from "../vendor/preact.js";
+import { Icon } from "./icons.js";
+import { Elapsed, Spinner } from "./parts.js";
+
+/** @typedef {import("../model/types.js").RunView} RunView */
+
+export function StatusBar() {
+  void tick.value;
+  const open = thread.value;
+  const run = open?.view.activeRun;
+  if (!open || !run || (run.status !== "running" && run.status !== "queued")) return null;
+  const waiting = [...open.view.runs.values()].filter((one) => one.status === "queued" && one !== run).length;
+  const steps = run.plan.length ? run.plan : [];
+  const done = steps.filter((step) => step.status === "done" || step.status === "dropped").length;
+  return html`<div class="status" role="group" aria-label="The run">
+    <${Spinner} />
+    <span class="status-text">${activity(open.view, run)}</span>
+    ${waiting > 0 && html`<span class="quiet">${waiting} queued</span>`}
+    <span class="status-facts">
+      ${steps.length > 0 && html`<button type="button" class="progress" onClick=${() => (panel.value = "plan")} title="Show the plan">
+        <${Bar} done=${done} total=${steps.length} />${done}/${steps.length}</button>`}
+      ${run.usage?.cost_usd ? html`<span title=${leftText(run)}>${money(run.usage.cost_usd)}</span>` : null}
+      <${Elapsed} from=${run.startedAt || run.queuedAt} />
+    </span>
+    <${Cancel} key=${run.runId} runId=${run.runId} />
+  </div>`;
+}
+
+/** @param {{ done: number, total: number }} props */
+export function Bar({ done, total }) {
+  return html`<span class="bar" aria-hidden="true"><span style=${{ width: `${total ? (done / total) * 100 : 0}%` }}></span></span>`;
+}
+
+/** @param {{ runId: string }} props */
+function Cancel({ runId }) {
+  const [isAsked, setAsked] = useState(false);
+  const cancel = async () => {
+    setAsked(true);
+    if (!(await attempt(() => api.cancel(runId, "cancelled in the console")))) setAsked(false);
+  };
+  return html`<button type="button" class="cancel" disabled=${isAsked} onClick=${cancel}>
+    <${Icon} name="stop" size=${14} />${isAsked ? "Cancelling…" : "Cancel"}
+  </button>`;
+}
+
+/** @param {RunView} run */
+function leftText(run) {
+  return run.left.usd === undefined ? "" : `${money(run.left.usd)} left`;
+}
+
+/** In a few words what goes on. @param {import("../model/thread_view.js").ThreadView} view @param {RunView} run */
+function activity(view, run) {
+  if (run.status === "queued") {
+    const ahead = run.position ? `, ${run.position} before it` : "";
+    return `Waiting${run.waitingFor ? ` for ${run.waitingFor}` : ""}${ahead}`;
+  }
+  const block = view.chunks.at(-1)?.blocks.findLast((one) => !one.isHidden);
+  if (block?.kind === "question" && !block.answer) return "Waiting for your answer";
+  if (block?.kind === "tool" && block.isPreparing) return "Preparing a tool call";
+  if (block?.kind === "tool" && !block.result) return `Running ${block.tool}`;
+  if (block?.kind === "message" && !block.isDone) return block.text ? "Writing" : "Thinking";
+  return "Working";
+}
