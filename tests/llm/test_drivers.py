@@ -15,6 +15,7 @@ from tests.servers.answers import Answer, Call
 from workflow.core.errors import ContextOverflow, ModelError, ModelOverloaded, ModelRefused
 from workflow.core.events import Usage
 from workflow.llm.base import Completion, ModelEvent, ModelRequest, SystemMessage, UserMessage
+from workflow.llm.litellm import LiteLLM
 
 # LiteLLM imports parts of itself during calls, and warns.
 pytestmark = [
@@ -284,3 +285,12 @@ async def test_effort_reaches_the_server(connect: Connect) -> None:
         [{"effort": "low"}],
         [{"effort": "low", "summary": "auto"}],
     )
+
+
+@pytest.mark.parametrize("way", ["litellm-openai", "litellm-anthropic"], indirect=True)
+async def test_warming_up_loads_litellm_and_sends_nothing(connect: Connect) -> None:
+    line = await connect()
+    assert isinstance(line.llm, LiteLLM)
+    await line.llm.warm_up()
+    assert line.server.requests == []
+    assert (await completed(line.llm.stream(question(line)))).text == "Done."

@@ -7,9 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.llm.asking import BASH, completed
-from tests.llm.conftest import Connect, Line
+from tests.llm.conftest import MODELS, SERVERS, WIRES, Connect, Line
 from tests.servers.answers import Answer, Call
 from tests.servers.anthropic_server import prompt_blocks
 from workflow.core.events import ToolCall
@@ -25,6 +27,7 @@ from workflow.llm.base import (
     UserMessage,
 )
 from workflow.llm.messages import GO_ON, INTERRUPTED, Exchange, arranged
+from workflow.llm.wire import Target
 
 # LiteLLM imports parts of itself during calls, and warns.
 pytestmark = [
@@ -213,6 +216,25 @@ async def test_a_picture_reaches_the_model_as_base64(connect: Connect) -> None:
     line = await connect()
     body = json.dumps(await sent(line, *HISTORIES["pictures"]))
     assert body.count("iVBORw0KGgo=") == 2
+
+
+texts = st.sampled_from(["", " ", "words", "a\ud83d"]) | st.text(max_size=5)
+ids = st.sampled_from(["a", "b", "c", ODD_ID])
+calls = st.builds(call, ids, st.sampled_from(["{}", "", "[]", '{"a": 1}', '{"a'])).map(lambda made: (made,))
+makers = st.sampled_from(["", "openai/x", "anthropic/claude-sonnet-5-5"])
+messages = st.one_of(
+    st.builds(UserMessage, texts, st.sampled_from([(), (PNG,)])),
+    st.builds(AssistantMessage, texts, st.just(()) | calls, model=makers),
+    st.builds(result, ids, texts, images=st.sampled_from([(), (PNG,)])),
+)
+
+
+@given(st.lists(messages, max_size=10), st.sampled_from(list(WIRES)))
+def test_no_history_at_all_is_refused(history: list[ChatMessage], wire: str) -> None:
+    asked = ModelRequest(model=MODELS[wire], messages=(SYSTEM, *history), tools=(BASH,))
+    body = WIRES[wire].body(asked, Target("model", "http://127.0.0.1"))
+    json.dumps(body, ensure_ascii=False).encode()
+    SERVERS[wire]().check(body)
 
 
 def test_arranging_keeps_what_it_need_not_change() -> None:

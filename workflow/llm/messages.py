@@ -84,9 +84,17 @@ def provider_of(model: str) -> str:
     return model.partition("/")[0]
 
 
+def is_own(said: AssistantMessage, model: str) -> bool:
+    """True when `model` understands what the message's author hid in its blocks and ids.
+
+    Anthropic's models read each other's; `openai/` stands for any server that speaks its wire.
+    """
+    return said.model == model or provider_of(said.model) == provider_of(model) == "anthropic"
+
+
 def own_opaque(said: AssistantMessage, model: str) -> tuple[dict[str, Any], ...]:
-    """The message's provider blocks if `model` is of the provider that made them; others reject them."""
-    return said.opaque if provider_of(said.model) == provider_of(model) else ()
+    """The message's provider blocks if they are `model`'s own; others reject them."""
+    return said.opaque if is_own(said, model) else ()
 
 
 def order_block(kinds: list[str | int]) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from workflow.llm.messages import (
     arranged,
     base64_of,
     filled,
+    is_own,
     own_opaque,
-    provider_of,
     valid_arguments,
     wire_call_id,
 )
@@ -71,7 +71,7 @@ def openai_tools(tools: tuple[ToolSpec, ...], *, cache_mark: bool = False) -> li
 
 
 def _exchange(item: Exchange, model: str, style: OpenAiStyle) -> list[dict[str, Any]]:
-    own = style.raw_ids or provider_of(item.said.model) == provider_of(model)
+    own = style.raw_ids or is_own(item.said, model)
     ids = {
         call.id: str(call.id) if own else wire_call_id(call.id, max_chars=_MAX_ID_CHARS)
         for call in item.said.tool_calls
