@@ -105,7 +105,7 @@ async def test_redis_that_comes_back_empty_forgets_honestly(line: Line) -> None:
         assert (await watch(client, run.run_id))[-1].type == "run.finished"
 
         async def idle() -> bool:
-            return line.health()["workers"]["running"] == 0
+            return bool(line.health()["workers"]["running"] == 0)
 
         await until(idle, timeout_s=10, what="the worker to give up the forgotten run")
 
@@ -152,7 +152,8 @@ async def test_redis_out_of_memory_is_a_503_and_the_worker_lives(line: Line) -> 
 
         async def works() -> bool:
             run = await client.execute(thread_id, script({"text": "again"}))
-            return bool((await watch(client, run.run_id, timeout_s=10))[-1].type == "run.finished")
+            ended = await watch(client, run.run_id, timeout_s=10)
+            return ended[-1].type == "run.finished"
 
         await until(works, timeout_s=15, what="runs to work again")
         assert (await client.runs(thread_id)).items[-1].task.startswith("Play this.")
