@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import pytest
 
@@ -56,3 +57,23 @@ async def provider(tier: Tier, settings: SandboxSettings, folder: Path) -> Async
 @pytest.fixture
 async def sandbox(provider: LocalProvider) -> LocalSandbox:
     return await provider.open(ThreadId("attacked"))
+
+
+class MakeProvider(Protocol):
+    """Makes a provider of the test's tier, as each of several workers on one machine has one."""
+
+    def __call__(self, **settings: object) -> LocalProvider: ...
+
+
+@pytest.fixture
+async def make(tier: Tier, folder: Path) -> AsyncIterator[MakeProvider]:
+    """All that were made are closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        def make(**settings: object) -> LocalProvider:
+            chosen = SandboxSettings.model_validate({"mode": tier, **settings})
+            made = LocalProvider(chosen, data_dir=folder, report=report(tier))
+            stack.push_async_exit(made)
+            return made
+
+        yield make

@@ -202,6 +202,11 @@ class SandboxProvider(Protocol):
 
     name: str
 
+    @property
+    def live(self) -> int:
+        """How many sandboxes are up now."""
+        ...
+
     async def check(self) -> TierReport:
         """Runs the canary attacks once and remembers the strongest tier that held."""
         ...

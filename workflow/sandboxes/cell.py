@@ -221,10 +221,11 @@ class Cell:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
             return
+        if self._process.poll() is not None:
+            return
+        # Not its parent, bubblewrap: that one ends only after init and everything below it have ended.
         with contextlib.suppress(ProcessLookupError):
-            if self.init_pid > 0 and self._process.poll() is None:
-                os.kill(self.init_pid, signal.SIGKILL)
-        self._process.kill()
+            os.kill(self.init_pid or self._process.pid, signal.SIGKILL)
 
     def _wait(self) -> None:
         try:

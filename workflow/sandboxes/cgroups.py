@@ -31,9 +31,13 @@ class Group:
     def __init__(self, folders: dict[str, Path]) -> None:
         self._folders = folders
 
+    @property
+    def folders(self) -> set[Path]:
+        return set(self._folders.values())
+
     def add(self, pid: int) -> None:
         """Moves a process in; what it forks from now on is in as well. Raises: OSError."""
-        for folder in set(self._folders.values()):
+        for folder in self.folders:
             (folder / "cgroup.procs").write_text(str(pid))
 
     def memory_bytes(self) -> int:
@@ -55,7 +59,7 @@ class Group:
     def remove(self) -> None:
         """Deletes the group once its processes are gone; blocks for up to a second."""
         deadline = monotonic() + 1.0
-        for folder in set(self._folders.values()):
+        for folder in self.folders:
             while folder.exists():
                 try:
                     folder.rmdir()

@@ -1,6 +1,7 @@
 """The provider that runs commands on this machine: one sandbox per thread, in the strongest tier that holds here."""
 
 import asyncio
+import logging
 import os
 import secrets
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Self, cast
+from weakref import WeakValueDictionary
 
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused
@@ -20,6 +22,7 @@ from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.cell import Cell
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.entrance import Entrance
+from workflow.sandboxes.keeping import Keeper, Tidied
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.places import Places
 from workflow.sandboxes.probes import CHECK_MEMORY_BYTES, CHECK_PROCESSES, attack, canary_targets
@@ -29,6 +32,11 @@ from workflow.sandboxes.tiers import TIERS, Means, Tier
 REFUSED = "T3"
 BUSY_FACTOR = 12
 """A sandbox with background processes is kept this many times longer than an idle one."""
+
+
+TIDY_S = 1800.0
+
+log = logging.getLogger(__name__)
 
 
 class LocalProvider:
@@ -62,6 +70,11 @@ class LocalProvider:
             proxy = Proxy(Policy.of(settings), credentials=_credentials(settings, environ or os.environ))
         self._entrance = Entrance(means, hidden=(self._data_dir, Path.cwd()), proxy=proxy)
         self._sandboxes: dict[ThreadId, LocalSandbox] = {}
+        """Live, or asked for lately."""
+        self._resting: WeakValueDictionary[ThreadId, LocalSandbox] = WeakValueDictionary()
+        """Not live; kept only as long as somebody, e.g. a run that waits for an answer, holds them."""
+        self._keeper = Keeper(self._places, settings, in_use=self._is_held)
+        self._tidied_at = monotonic()
 
     async def check(self) -> TierReport:
         async with self._checking:
@@ -74,22 +87,45 @@ class LocalProvider:
         if report.tier == REFUSED:
             raise SandboxRefused(f"no sandbox tier holds on this machine: {'; '.join(report.advice)}")
         async with self._opening:
-            if thread_id not in self._sandboxes:
-                tier = cast(Tier, report.tier)
-                self._sandboxes[thread_id] = await self._sandbox(thread_id, tier, self._settings, gaps=report.gaps)
-            return self._sandboxes[thread_id]
+            sandbox = self._sandboxes.get(thread_id) or self._resting.get(thread_id)
+            if sandbox is not None and not sandbox.is_current:
+                await sandbox.close()
+                sandbox = None
+            if sandbox is None:
+                sandbox = await self._sandbox(thread_id, cast(Tier, report.tier), self._settings, gaps=report.gaps)
+            sandbox.used_at = monotonic()
+            self._sandboxes[thread_id] = sandbox
+            return sandbox
 
     async def remove(self, thread_id: ThreadId) -> None:
-        sandbox = self._sandboxes.pop(thread_id, None)
+        sandbox = self._sandboxes.pop(thread_id, None) or self._resting.pop(thread_id, None)
         if sandbox is not None:
             await sandbox.dispose()
         await asyncio.to_thread(self._places.remove, thread_id)
 
+    async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> None:
+        """Makes the workspace of `target` what that of `source` was. Raises: ToolError `no_such_snapshot`."""
+        theirs, ours = await self.open(source), await self.open(target)
+        await asyncio.to_thread(ours.snapshots.adopt, theirs.snapshots, snapshot_id)
+
     async def sweep(self) -> int:
-        idle = [sandbox for sandbox in self._sandboxes.values() if self._is_idle(sandbox)]
-        for sandbox in idle:
-            await sandbox.close()
-        return len(idle)
+        closed = 0
+        for thread_id, sandbox in list(self._sandboxes.items()):
+            if self._is_idle(sandbox):
+                closed += sandbox.is_live
+                await sandbox.close()
+                self._resting[thread_id] = self._sandboxes.pop(thread_id)
+        if monotonic() - self._tidied_at > TIDY_S:
+            self._tidied_at = monotonic()
+            await self.tidy()
+        return closed
+
+    async def tidy(self) -> Tidied:
+        """Puts unused workspaces away, by age and disk budget; `sweep` does so every few minutes."""
+        tidied = await asyncio.to_thread(self._keeper.tidy)
+        if tidied.archived or tidied.deleted:
+            log.info("put away %d unused workspaces, deleted %d", len(tidied.archived), len(tidied.deleted))
+        return tidied
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,13 +133,16 @@ class LocalProvider:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for sandbox in self._sandboxes.values():
+        for sandbox in (*self._sandboxes.values(), *self._resting.values()):
             await sandbox.dispose()
         self._sandboxes.clear()
         self._entrance.close()
 
+    def _is_held(self, thread_id: ThreadId) -> bool:
+        return thread_id in self._sandboxes or thread_id in self._resting
+
     def _is_idle(self, sandbox: LocalSandbox) -> bool:
-        if not sandbox.is_live or sandbox.runs_commands:
+        if sandbox.runs_commands:
             return False
         patience = self._settings.idle_s * (BUSY_FACTOR if sandbox.has_background else 1)
         return monotonic() - sandbox.used_at > patience
@@ -123,13 +162,16 @@ class LocalProvider:
 
         async def enter() -> Cell:
             await self._make_room()
+            if thread_id in self._resting:  # Whoever held it uses it again.
+                self._sandboxes[thread_id] = self._resting.pop(thread_id)
             return await self._entrance.enter(tier, place, settings)
 
-        return LocalSandbox(info, place, settings, environment=tiers.environment(tier, place, settings), enter=enter)
+        environment = tiers.environment(tier, place, settings)
+        return LocalSandbox(info, place, settings, environment=environment, enter=enter)
 
     async def _make_room(self) -> None:
         """Closes the sandbox that was unused longest when there are too many. Raises: LimitExceeded if all work."""
-        live = [sandbox for sandbox in self._sandboxes.values() if sandbox.is_live]
+        live = [sandbox for sandbox in (*self._sandboxes.values(), *self._resting.values()) if sandbox.is_live]
         if len(live) < self._settings.max_live:
             return
         free = [sandbox for sandbox in live if not sandbox.runs_commands and not sandbox.has_background]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import monotonic
 from typing import TypeVar
@@ -9,13 +10,13 @@ from typing import TypeVar
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import ToolError
 from workflow.core.ports import OnOutput
-from workflow.sandboxes.archive import Member, members, pack
 from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage
 from workflow.sandboxes.cell import Cell, Spec
 from workflow.sandboxes.commands import Background, Foreground
 from workflow.sandboxes.disk import DiskMeter, measure
 from workflow.sandboxes.guard import Guard, usage
 from workflow.sandboxes.lock import is_used
+from workflow.sandboxes.packing import packed, unpack
 from workflow.sandboxes.paths import relative
 from workflow.sandboxes.ports import Ports
 from workflow.sandboxes.snapshots import Snapshots
@@ -51,9 +52,11 @@ class LocalSandbox:
         self._has_sockets = info.tier != "T2"
         self._foreground: set[Foreground] = set()
         self._background: dict[int, Background] = {}
-        self._state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
-        roots = (self._tree.root_fd, *self._state_fds)
-        self._disk = DiskMeter(roots, max_bytes=settings.disk_bytes, max_files=settings.files)
+        state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
+        self._roots = (self._tree.root_fd, *state_fds)
+        # A handle that nobody holds any more gives its descriptors back; nothing else of it needs an end.
+        self._closing = weakref.finalize(self, _close, self._roots)
+        self._disk = DiskMeter(self._roots, max_bytes=settings.disk_bytes, max_files=settings.files)
         self._guard = Guard(settings, self._disk, stop=self._stop_commands)
 
     async def exec(
@@ -125,10 +128,10 @@ class LocalSandbox:
         return changes(scan)
 
     async def upload(self, archive: bytes, path: str = ".") -> int:
-        return await self._in_thread(lambda: self._unpack(archive, path))
+        return await self._in_thread(lambda: unpack(self._tree, archive, path))
 
     async def download(self, path: str = ".") -> bytes:
-        return await self._in_thread(lambda: self._pack(path))
+        return await self._in_thread(lambda: packed(self._tree, path, workdir=self.info.workdir))
 
     async def host_port(self, port: int) -> tuple[str, int]:
         if not self._has_sockets:
@@ -148,7 +151,7 @@ class LocalSandbox:
         await self._in_thread(lambda: self.snapshots.restore(snapshot_id))
 
     async def usage(self) -> SandboxUsage:
-        disk = await asyncio.to_thread(measure, (self._tree.root_fd, *self._state_fds))
+        disk = await asyncio.to_thread(measure, self._roots)
         if self._cell is None or not self._cell.is_alive:
             return SandboxUsage(memory_bytes=0, disk_bytes=disk.bytes, processes=0)
         group = self._cell.group
@@ -161,9 +164,7 @@ class LocalSandbox:
         """Closes everything for good; the workspace stays."""
         await self._ports.close()
         await self.close()
-        for fd in self._state_fds:
-            os.close(fd)
-        self._tree.close()
+        self._closing()
 
     async def close(self) -> None:
         """Kills everything inside; the workspace stays."""
@@ -171,6 +172,14 @@ class LocalSandbox:
         if cell is not None:
             await cell.stop()
         self._background.clear()
+
+    @property
+    def is_current(self) -> bool:
+        """False when the workspace was removed or put away behind this handle's back, by another worker."""
+        try:
+            return os.path.samestat(self.place.workspace.stat(), os.fstat(self._tree.root_fd))
+        except FileNotFoundError:
+            return False
 
     @property
     def is_live(self) -> bool:
@@ -210,31 +219,10 @@ class LocalSandbox:
         self.used_at = monotonic()
         return await asyncio.to_thread(work)
 
-    def _unpack(self, archive: bytes, path: str) -> int:
-        count = 0
-        for member in members(archive):
-            target = f"{path}/{member.path}"
-            if member.kind == "dir":
-                self._tree.make_dir(target)
-            elif member.kind == "symlink":
-                self._tree.link(target, member.target)
-            else:
-                self._tree.write(target, member.content, mode=member.mode, sync=False)
-                count += 1
-        return count
 
-    def _pack(self, path: str) -> bytes:
-        top = relative(path, workdir=self.info.workdir)
-        prefix = "" if top == "." else f"{top}/"
-        return pack(self._member(stat, prefix) for stat in self._tree.walk(path) if stat.kind != "other")
-
-    def _member(self, stat: FileStat, prefix: str) -> Member:
-        name = stat.path.removeprefix(prefix)
-        if stat.kind == "symlink":
-            return Member(name, "symlink", target=self._tree.target(stat.path))
-        if stat.kind == "dir":
-            return Member(name, "dir", stat.mode & 0o777)
-        return Member(name, "file", stat.mode & 0o777, self._tree.read(stat.path))
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _stdin(content: bytes) -> int:

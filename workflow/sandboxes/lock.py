@@ -13,7 +13,8 @@ from time import monotonic, sleep
 
 from workflow.core.errors import SandboxError
 
-STEAL_S = 5.0
+STEAL_S = 30.0
+"""Time enough for a workspace that is just being put away."""
 
 
 def take(path: Path) -> int:
@@ -52,14 +53,22 @@ def holder(path: Path) -> int:
 
 def is_used(path: Path) -> bool:
     """True while a sandbox holds the lock."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    if not path.exists():
         return False
-    try:
-        return not _try(fd)
-    finally:
-        os.close(fd)
+    fd = take_free(path)
+    if fd is None:
+        return True
+    os.close(fd)
+    return False
+
+
+def take_free(path: Path) -> int | None:
+    """A descriptor that holds the lock; None while another one does."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if _try(fd):
+        return fd
+    os.close(fd)
+    return None
 
 
 def _try(fd: int) -> bool:

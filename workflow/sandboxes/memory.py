@@ -162,6 +162,10 @@ class MemoryProvider:
         if sandbox is not None:
             await sandbox.close()
 
+    @property
+    def live(self) -> int:
+        return len(self._sandboxes)
+
     async def sweep(self) -> int:
         return 0
 

@@ -1,14 +1,23 @@
 """The folders of each thread under the data folder, and the user they belong to."""
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from workflow.core.errors import SandboxError
 from workflow.core.ids import THREAD_ID, ThreadId
+from workflow.sandboxes import lock
+from workflow.sandboxes.packing import take_out
 from workflow.sandboxes.removal import remove_tree
 from workflow.sandboxes.tiers import Place
+from workflow.sandboxes.tree import Tree
 from workflow.sandboxes.uids import next_uid
+
+ARCHIVE = "workspace.tar.gz"
+USED = "used"
+"""A file whose time of change says when the thread was last opened."""
 
 
 class Places:
@@ -26,10 +35,45 @@ class Places:
             folder.chmod(0o711)
 
     def make(self, thread_id: ThreadId) -> Place:
-        """The thread's folders, made when it has none. Raises: SandboxError."""
-        workspace, state = self._folders(thread_id)
+        """The thread's folders, made or taken out of their archive when needed. Raises: SandboxError."""
+        try:
+            with self.held(thread_id):
+                return self._make(thread_id)
+        except OSError as error:
+            raise SandboxError(f"the thread's folders cannot be made: {error}") from error
+
+    def remove(self, thread_id: ThreadId) -> None:
+        """Deletes the thread's folders for good; a sandbox that another worker has there is killed."""
+        workspace, state = self.folders(thread_id)
+        if state.exists():
+            os.close(lock.take(state / "lock"))
+        for folder in (workspace, state):
+            delete(folder)
+
+    def threads(self) -> list[ThreadId]:
+        """All that have folders."""
+        return [ThreadId(folder.name) for folder in self.sandboxes.iterdir() if folder.is_dir()]
+
+    def folders(self, thread_id: ThreadId) -> tuple[Path, Path]:
+        """The workspace and the state. Raises: SandboxError."""
+        if THREAD_ID.fullmatch(thread_id) is None:
+            raise SandboxError("not a thread id", thread_id=thread_id)
+        return self.workspaces / thread_id, self.sandboxes / thread_id
+
+    @contextlib.contextmanager
+    def held(self, thread_id: ThreadId) -> Iterator[None]:
+        """While this lasts, no other worker makes the thread's folders or puts them away."""
+        _, state = self.folders(thread_id)
         state.mkdir(mode=0o711, exist_ok=True)
-        if workspace.is_dir():
+        with (state / "held").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _make(self, thread_id: ThreadId) -> Place:
+        workspace, state = self.folders(thread_id)
+        (state / USED).touch()
+        is_new = not workspace.is_dir()
+        if not is_new:
             uid = workspace.stat().st_uid
         else:
             uid = next_uid(self.sandboxes / "uids") if self._own_uids else os.geteuid()
@@ -37,19 +81,21 @@ class Places:
             folder.mkdir(mode=0o700, exist_ok=True)
             if self._own_uids:
                 os.chown(folder, uid, uid)
+        archive = state / ARCHIVE
+        if archive.exists():
+            tree = Tree(workspace, owner=uid)
+            try:
+                take_out(tree, archive)
+            finally:
+                os.close(tree.root_fd)
+            archive.unlink()
         return Place(workspace, state, uid)
 
-    def remove(self, thread_id: ThreadId) -> None:
-        """Deletes the thread's folders for good."""
-        for folder in self._folders(thread_id):
-            parent = os.open(folder.parent, os.O_PATH | os.O_DIRECTORY)
-            try:
-                with contextlib.suppress(FileNotFoundError):
-                    remove_tree(parent, folder.name)
-            finally:
-                os.close(parent)
 
-    def _folders(self, thread_id: ThreadId) -> tuple[Path, Path]:
-        if THREAD_ID.fullmatch(thread_id) is None:
-            raise SandboxError("not a thread id", thread_id=thread_id)
-        return self.workspaces / thread_id, self.sandboxes / thread_id
+def delete(folder: Path) -> None:
+    """Removes a folder with all that hostile commands may have put there. Raises: OSError."""
+    parent = os.open(folder.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(parent, folder.name)
+    finally:
+        os.close(parent)

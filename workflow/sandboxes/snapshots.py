@@ -10,9 +10,11 @@ import marshal
 import os
 import secrets
 import stat as modes
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -56,21 +58,26 @@ class Snapshots:
     def __init__(self, folder: Path, tree: Tree) -> None:
         self._folder = folder
         self._tree = tree
-        self._objects = Objects(folder / "objects")
+        self._lock = threading.RLock()
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects(self._folder / "objects")
 
     def take(self, label: str) -> Snapshot:
         """Remembers the workspace as it is now. A file that changes meanwhile is stored as one of its states."""
-        seen = self._load_seen()
-        now: Seen = {}
-        root = self._store_folder(".", seen, now)
-        self._objects.flush()
-        snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
-        kept = [*self.all(), snapshot]
-        replace_file(self._folder / "seen", marshal.dumps(now))
-        replace_file(self._folder / "list.json", json.dumps([asdict(item) for item in kept[-KEPT:]]).encode())
-        if len(kept) > KEPT:
-            self._objects.sweep(self._used())
-        return snapshot
+        with self._lock:
+            seen = self._load_seen()
+            now: Seen = {}
+            root = self._store_folder(".", seen, now)
+            self._objects.flush()
+            snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
+            kept = [*self.all(), snapshot]
+            replace_file(self._folder / "seen", marshal.dumps(now))
+            replace_file(self._folder / "list.json", json.dumps([asdict(item) for item in kept[-KEPT:]]).encode())
+            if len(kept) > KEPT:
+                self._objects.sweep(self._used())
+            return snapshot
 
     def all(self) -> list[Snapshot]:
         """Oldest first."""
@@ -111,14 +118,16 @@ class Snapshots:
 
         The state before is taken as a snapshot first, so that a restore can be undone.
         """
-        wanted = self.get(snapshot_id)
-        before = self.take(f"before restoring {snapshot_id}")
-        return self._become(before.root, wanted.root, self._objects)
+        with self._lock:
+            wanted = self.get(snapshot_id)
+            before = self.take(f"before restoring {snapshot_id}")
+            return self._become(before.root, wanted.root, self._objects)
 
     def adopt(self, other: "Snapshots", snapshot_id: str) -> None:
         """Makes the workspace what another one was."""
-        now = self.take("before adopting")
-        self._become(now.root, other.get(snapshot_id).root, other._objects)
+        with self._lock:
+            wanted = other.get(snapshot_id)
+            self._become(self.take("before adopting").root, wanted.root, other._objects)
 
     def _become(self, old: str, new: str, source: Objects) -> list[Change]:
         changes = list(self._differences(old, new, "", new_objects=source))

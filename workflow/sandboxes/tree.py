@@ -10,11 +10,11 @@ import os
 import posixpath
 import secrets
 import stat as modes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workflow.core.errors import ToolError
-from workflow.sandboxes.base import FileStat
+from workflow.sandboxes.base import WORKDIR, FileStat
 from workflow.sandboxes.beneath import open_beneath, refusal
 from workflow.sandboxes.paths import missing, outside, relative
 from workflow.sandboxes.removal import remove_tree
@@ -28,13 +28,11 @@ TEMPORARY = ".dialtone-"
 class Tree:
     """A folder and the user who owns what is made in it."""
 
-    def __init__(self, root: Path, *, owner: int, workdir: str) -> None:
+    def __init__(self, root: Path, *, owner: int, workdir: str = WORKDIR) -> None:
+        """workdir: how commands call the folder; absolute symlinks below it are followed. `root_fd` is the caller's."""
         self.root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._owner = owner if os.geteuid() == 0 else -1
         self._workdir = workdir
-
-    def close(self) -> None:
-        os.close(self.root_fd)
 
     def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         """As Sandbox.read; at most MAX_READ bytes, else ToolError `too_large`."""
@@ -60,15 +58,16 @@ class Tree:
         finally:
             os.close(fd)
 
-    def write(self, path: str, content: bytes, *, mode: int | None = None, sync: bool = True) -> None:
-        """As Sandbox.write; without `sync` the content may be lost with the power, never torn."""
+    def write(self, path: str, content: bytes | Iterable[bytes], *, mode: int | None = None, sync: bool = True) -> None:
+        """As Sandbox.write, in pieces if wanted; without `sync` the content may be lost with the power."""
         parent, name = self._place(path)
         temporary = TEMPORARY + secrets.token_hex(8)
         try:
             kept = self._mode_of(parent, name, path)
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent)
             try:
-                _write(fd, content)
+                for piece in [content] if isinstance(content, bytes) else content:
+                    _write(fd, piece)
                 self._give(fd)
                 os.fchmod(fd, kept if mode is None else mode)
                 if sync:

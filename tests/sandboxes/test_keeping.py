@@ -1,0 +1,127 @@
+"""Workspaces over days: put away by age and budget, taken out again as they were, never while in use."""
+
+import os
+from pathlib import Path
+from time import time
+
+import pytest
+
+from tests.sandboxes.conftest import MakeProvider
+from tests.sandboxes.holding import why_not
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.tiers import Tier
+
+DAY_S = 86_400
+OLD, NEW = ThreadId("old"), ThreadId("new")
+
+
+@pytest.fixture
+def tier() -> Tier:
+    """Files are kept alike in every tier; one stands for all."""
+    if reason := why_not("T1b"):
+        pytest.skip(reason)
+    return "T1b"
+
+
+def last_used(folder: Path, thread_id: ThreadId, *, days: float) -> None:
+    """Makes a thread look unused for so long."""
+    at = time() - days * DAY_S
+    os.utime(folder / "sandboxes" / thread_id / "used", (at, at))
+
+
+async def test_an_unused_workspace_is_put_away_and_comes_back_whole(make: MakeProvider, folder: Path) -> None:
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        await sandbox.exec("mkdir -p a/b; echo text > a/b/file; chmod 750 a; chmod +x a/b/file; ln -s a/b/file link")
+        snapshot = await sandbox.snapshot("turn")
+    last_used(folder, OLD, days=8)
+    async with make() as provider:
+        tidied = await provider.tidy()
+        assert (tidied.archived, tidied.deleted) == ((OLD,), ())
+        assert not (folder / "workspaces" / "old").exists()
+        sandbox = await provider.open(OLD)
+        listing = await sandbox.exec("cat link; ls -lR | grep -c file; stat -c %a a a/b/file")
+        assert listing.stdout == b"text\n2\n750\n755\n"
+        await sandbox.write("link", b"changed")
+        await sandbox.restore(snapshot)
+        assert await sandbox.read("a/b/file") == b"text\n"
+
+
+async def test_nothing_is_put_away_while_a_worker_uses_it(make: MakeProvider, folder: Path) -> None:
+    async with make() as busy, make() as other:
+        sandbox = await busy.open(OLD)
+        await sandbox.start("sleep 300")
+        last_used(folder, OLD, days=100)
+        assert (await other.tidy()).archived == () == (await busy.tidy()).archived
+        assert (folder / "workspaces" / "old").exists()
+
+
+async def test_over_the_budget_the_least_recently_used_goes_first(make: MakeProvider, folder: Path) -> None:
+    async with make() as provider:
+        for thread_id in (OLD, NEW):
+            await (await provider.open(thread_id)).write("random", os.urandom(1_000_000))
+    last_used(folder, OLD, days=3)
+    last_used(folder, NEW, days=2)
+    async with make(workspaces_bytes=1_500_000) as provider:
+        tidied = await provider.tidy()
+        assert set(tidied.archived) == {OLD, NEW} and tidied.deleted == (OLD,)
+        assert len(await (await provider.open(NEW)).read("random")) == 1_000_000
+        assert await (await provider.open(OLD)).list() == []
+
+
+async def test_what_was_used_within_the_hour_stays_whatever_the_budget(make: MakeProvider, folder: Path) -> None:
+    async with make() as provider:
+        await (await provider.open(NEW)).write("random", os.urandom(1_000_000))
+    async with make(workspaces_bytes=1) as provider:
+        tidied = await provider.tidy()
+    assert (tidied.archived, tidied.deleted) == ((), ())
+
+
+async def test_a_thread_is_forked_from_a_snapshot_of_another(make: MakeProvider) -> None:
+    async with make() as provider:
+        source = await provider.open(OLD)
+        await source.write("a/file", b"then")
+        snapshot = await source.snapshot("turn 3")
+        await source.write("a/file", b"now")
+        await provider.fork(OLD, snapshot, NEW)
+        target = await provider.open(NEW)
+        assert (await target.exec("cat a/file; echo more >> a/file")).stdout == b"then"
+        assert await source.read("a/file") == b"now"
+
+
+async def test_snapshots_are_compared_and_read_without_restoring(make: MakeProvider) -> None:
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        for path in ("same", "edited", "gone", "folder/deep/file"):
+            await sandbox.write(path, path.encode())
+        before = await sandbox.snapshot("before")
+        await sandbox.write("edited", b"after")
+        await sandbox.write("folder/new", b"")
+        await sandbox.remove("gone")
+        after = await sandbox.snapshot("after")
+        changes = sandbox.snapshots.diff(before, after)
+        assert [(change.path, change.kind) for change in changes] == [
+            ("edited", "modified"),
+            ("folder/new", "added"),
+            ("gone", "removed"),
+        ]
+        assert sandbox.snapshots.read(before, "gone") == b"gone"
+        assert sandbox.snapshots.read(before, "folder/deep/file") == b"folder/deep/file"
+        assert [snapshot.label for snapshot in sandbox.snapshots.all()] == ["before", "after"]
+
+
+async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, folder: Path) -> None:
+    def stored() -> int:
+        return sum(path.stat().st_size for path in (folder / "sandboxes/old/snapshots/objects").iterdir())
+
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        for number in range(50):
+            await sandbox.write(f"f{number}", os.urandom(20_000))
+        await sandbox.write("large", os.urandom(2_000_000))
+        await sandbox.snapshot("first")
+        first = stored()
+        await sandbox.write("f7", os.urandom(20_000))
+        await sandbox.write("copy", await sandbox.read("large"))
+        await sandbox.snapshot("second")
+        assert first > 3_000_000 and stored() - first < 60_000

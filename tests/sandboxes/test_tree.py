@@ -1,0 +1,191 @@
+"""File calls against commands that work against them: races, links, depths, closed folders."""
+
+import asyncio
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.sandboxes.inside import python
+from workflow.core.errors import ToolError
+from workflow.core.ids import ThreadId
+from workflow.sandboxes import beneath
+from workflow.sandboxes.archive import members
+from workflow.sandboxes.disk import measure
+from workflow.sandboxes.local import LocalProvider
+from workflow.sandboxes.local_sandbox import LocalSandbox
+from workflow.sandboxes.removal import remove_tree
+from workflow.sandboxes.tree import Tree
+
+SWAP = """
+import os
+os.makedirs("real", exist_ok=True)
+open("real/file", "w").write("inside")
+os.symlink({outside!r}, "evil")
+while True:
+    for target in ("real", {outside!r}):
+        os.symlink(target, "next")
+        os.rename("next", "link")
+"""
+
+
+@pytest.fixture
+def victim(folder: Path) -> Path:
+    """A folder outside the workspace that everybody could read and write."""
+    outside = folder / "outside"
+    outside.mkdir()
+    outside.chmod(0o777)
+    (outside / "file").write_text("SECRET")
+    (outside / "file").chmod(0o666)
+    return outside
+
+
+async def test_a_symlink_that_is_swapped_all_the_time_never_leads_out(sandbox: LocalSandbox, victim: Path) -> None:
+    racer = asyncio.create_task(python(sandbox, SWAP.format(outside=str(victim)), timeout_s=30))
+    while await sandbox.stat("link") is None:
+        await asyncio.wait([racer], timeout=0.02)
+    read: list[bytes] = []
+    refused: set[str] = set()
+    for number in range(400):
+        try:
+            read.append(await sandbox.read("link/file"))
+            await sandbox.write("link/file" if number % 2 else f"link/new{number}", b"new")
+        except ToolError as error:
+            refused.add(error.kind)
+    racer.cancel()
+    await asyncio.wait([racer])
+    assert (victim / "file").read_text() == "SECRET" and len(list(victim.iterdir())) == 1
+    assert set(read) <= {b"inside", b"new"}
+    assert b"inside" in read, "some must have hit the folder inside, else nothing was raced"
+    assert "outside_workspace" in refused
+
+
+async def test_links_through_proc_lead_nowhere(sandbox: LocalSandbox, victim: Path) -> None:
+    await sandbox.exec("ln -s /proc/self/root root; ln -s /proc/self/cwd cwd; ln -s /proc/1/root one")
+    for path in (f"root{victim}/file", "root/etc/passwd", "cwd/x", "one/etc/passwd"):
+        with pytest.raises(ToolError):
+            await sandbox.read(path)
+
+
+async def test_writing_replaces_a_hard_link_instead_of_writing_through_it(sandbox: LocalSandbox) -> None:
+    await sandbox.exec("echo original > a; ln a b")
+    await sandbox.write("b", b"new")
+    assert await sandbox.read("a") == b"original\n"
+
+
+async def test_names_of_any_bytes_are_listed_and_read_back(sandbox: LocalSandbox) -> None:
+    await sandbox.exec("printf x > $'new\\nline'; printf y > $'\\xff\\xfe'; printf z > ' -rf '")
+    names = [stat.path for stat in await sandbox.list()]
+    assert len(names) == 3
+    assert sorted([await sandbox.read(name) for name in names]) == [b"x", b"y", b"z"]
+
+
+async def test_a_tree_of_any_depth_and_closed_folders_is_removed(sandbox: LocalSandbox) -> None:
+    await python(
+        sandbox,
+        """
+        import os
+        os.makedirs("deep/closed")
+        open("deep/closed/file", "w").close()
+        os.chmod("deep/closed", 0)
+        os.chdir("deep")
+        for _ in range(1500):
+            os.mkdir("deeper-and-deeper")
+            os.chdir("deeper-and-deeper")
+        """,
+    )
+    await asyncio.wait_for(sandbox.remove("deep"), 20)
+    assert await sandbox.list() == []
+
+
+async def test_a_workspace_full_of_traps_is_removed_for_good(
+    provider: LocalProvider, folder: Path, victim: Path
+) -> None:
+    sandbox = await provider.open(ThreadId("trapped"))
+    await sandbox.exec(f"mkfifo pipe; ln -s {victim} out; mkdir -p a/b; ln -s .. a/up; chmod 500 a; ln -s loop loop")
+    await provider.remove(ThreadId("trapped"))
+    assert not (folder / "workspaces" / "trapped").exists()
+    assert (victim / "file").read_text() == "SECRET"
+
+
+async def test_archives_cannot_write_outside(sandbox: LocalSandbox, victim: Path) -> None:
+    def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> tarfile.TarInfo:
+        made = tarfile.TarInfo(name)
+        made.type, made.linkname, made.mode = kind, link, mode
+        return made
+
+    attacks = {
+        "parent": [entry("../escaped")],
+        "absolute": [entry(f"{victim}/escaped")],
+        "through a link": [entry("out", tarfile.SYMTYPE, str(victim)), entry("out/escaped")],
+        "over a link": [entry("over", tarfile.SYMTYPE, f"{victim}/file"), entry("over")],
+        "hard link": [entry("hard", tarfile.LNKTYPE, f"{victim}/file")],
+        "device": [entry("device", tarfile.CHRTYPE)],
+        "pipe": [entry("pipe", tarfile.FIFOTYPE)],
+    }
+    for name, entries in attacks.items():
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for made in entries:
+                tar.addfile(made)
+        with pytest.raises(ToolError) as refused:
+            await sandbox.upload(buffer.getvalue())
+        assert refused.value.kind in ("outside_workspace", "bad_archive"), name
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(entry("setuid", mode=0o6755))
+    await sandbox.upload(buffer.getvalue())
+    stat = await sandbox.stat("setuid")
+    assert stat is not None and stat.mode == 0o755
+    assert (victim / "file").read_text() == "SECRET" and len(list(victim.iterdir())) == 1
+
+
+def test_an_archive_that_claims_terabytes_is_refused() -> None:
+    header = tarfile.TarInfo("bomb")
+    header.size = 1 << 42
+    with pytest.raises(ToolError, match="too much"):
+        list(members(header.tobuf() + bytes(1024)))
+
+
+def test_without_openat2_paths_are_walked_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on kernels before 5.6. A stand-in for the kernel, not for our code."""
+    monkeypatch.setattr(beneath, "has_openat2", lambda: False)
+    (tmp_path / "work" / "sub").mkdir(parents=True)
+    (tmp_path / "secret").write_text("SECRET")
+    (tmp_path / "work" / "sub" / "file").write_text("inside")
+    (tmp_path / "work" / "up").symlink_to("..")
+    (tmp_path / "work" / "direct").symlink_to("../secret")
+    tree = Tree(tmp_path / "work", owner=os.geteuid())
+    assert tree.read("sub/file") == b"inside"
+    tree.write("sub/new/file", b"made")
+    assert tree.read("sub/new/file") == b"made"
+    for path in ("up/secret", "direct"):
+        with pytest.raises(ToolError):
+            tree.read(path)
+    os.close(tree.root_fd)
+
+
+def test_removing_follows_no_links_and_takes_single_files(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "single").write_text("x")
+    parent = os.open(tmp_path, os.O_PATH)
+    for name in ("gone", "single", "nothing"):
+        remove_tree(parent, name)
+    os.close(parent)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and (tmp_path / "kept" / "file").exists()
+
+
+def test_measuring_counts_hard_links_once_and_sparse_files_by_their_blocks(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(bytes(1_000_000))
+    (tmp_path / "again").hardlink_to(tmp_path / "big")
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    fd = os.open(tmp_path, os.O_PATH)
+    amount = measure((fd,))
+    os.close(fd)
+    assert 1_000_000 <= amount.bytes < 1_100_000 and amount.files == 3
