@@ -62,9 +62,7 @@ async def _start(args: GlobArgs, sandbox: Sandbox) -> tuple[str, str]:
     if pattern.startswith("/"):
         parts = pattern.split("/")
         plain = next((i for i, part in enumerate(parts) if any(sign in part for sign in "*?[{")), len(parts) - 1)
-        path, pattern = "/".join(parts[:plain]) or "/", "/".join(parts[plain:])
-        if plain == len(parts) - 1 and not any(sign in pattern for sign in "*?[{"):
-            pattern = f"./{pattern}"
+        path, pattern = "/".join(parts[:plain]) or "/", f"./{'/'.join(parts[plain:])}"
     elif pattern.startswith("../"):
         path, pattern = posixpath.join(path, ".."), pattern.removeprefix("../")
     real, stat = await resolve(path, sandbox)
@@ -80,9 +78,8 @@ async def _matching(args: GlobArgs, path: str, pattern: str, sandbox: Sandbox) -
     literal = await sandbox.stat(posixpath.normpath(f"{prefix}{pattern}"))
     if literal is not None and literal.kind == "file":
         return [literal.path], ""  # a real name may hold brackets and braces, e.g. `[slug].tsx`
-    anchored = pattern.startswith("./")
     try:
-        regex = matcher(pattern.removeprefix("./") if not anchored else f"/{pattern[2:]}")
+        regex = matcher(f"/{pattern[2:]}" if pattern.startswith("./") else pattern)
     except ValueError as error:
         raise ToolError(f"The pattern cannot be used: {error}. Simplify it.", kind="bad_pattern") from error
     found = await search(Query(path, "list", include_ignored=args.include_ignored), sandbox)

@@ -236,8 +236,11 @@ def _results(answer: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _text(result: dict[str, Any], key: str) -> str:
+    """A field on one line, but a page's own text as it is."""
     value = result.get(key)
-    return " ".join(value.split()) if isinstance(value, str) and key != "raw_content" else str(value or "")
+    if not isinstance(value, str):
+        return ""
+    return value if key in ("raw_content", "text") else " ".join(value.split())
 
 
 def _plain(text: str) -> str:
