@@ -1,7 +1,7 @@
 """Connections to Redis: one profile for commands, one for pub/sub, one for blocking reads, one for threads.
 
 redis-py repeats a timed-out write by itself and so doubles it; commands here are tried once, and whoever can
-repeat safely (the fenced scripts) does so itself. Source: measured, docs/decisions/0003-one-log.md
+repeat safely (the fenced scripts) does so itself. Source: measured, docs/decisions/0001-one-log-per-thread.md
 """
 
 from collections.abc import AsyncIterator
