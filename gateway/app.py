@@ -47,13 +47,16 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.hub.start()
-        reaping = asyncio.create_task(services.reaper.serve(), name="reaper")
+        beside = [asyncio.create_task(services.reaper.serve(), name="reaper")]
+        if settings.telemetry.metrics:
+            beside.append(asyncio.create_task(services.figures.serve(), name="figures"))
         try:
             with on_stop_signal(services.hub.drain):
                 yield
         finally:
-            reaping.cancel()
-            await asyncio.gather(reaping, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await services.close()
 
     app = FastAPI(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 from gateway import frames
+from gateway.courier_lag import CourierLag
 from gateway.errors import problem_of
 from gateway.feed import Feed
 from gateway.frames import KEEP_ALIVE
@@ -63,6 +64,7 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling = asyncio.Semaphore(_SETTLE_AT_ONCE)
         self.is_draining = False
+        self.lag = CourierLag()
         self.delivered = 0
         """Frames handed to subscribers so far."""
         self.closed: Counter[str] = Counter()
@@ -150,6 +152,7 @@ class Hub:
         feed = self._feeds.get(thread_id)
         if feed is not None:
             self.delivered += feed.heard(payload)
+            self.lag.heard(payload)
 
     def confirmed(self, thread_id: ThreadId) -> None:
         """The courier holds the thread's subscription (again): whatever was missed is in the log."""

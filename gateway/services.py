@@ -1,16 +1,18 @@
 """What a gateway process holds open, put together and taken apart in one place."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.auth import Authenticator
+from gateway.figures import GatewayFigures
 from gateway.hub import Hub
 from gateway.keyring import KeyRing
 from gateway.ratelimit import RateLimit
 from modem.app import make_app
 from modem.buckets import Buckets
 from modem.files import Files
+from modem.meter import Meter
 from modem.pool import Connections
 from modem.reaper import Reaper
 from modem.runs import Runs
@@ -44,8 +46,9 @@ class Services:
     limits: RateLimit
     hub: Hub
     reaper: Reaper
-    requests: Counter[tuple[str, int]] = field(default_factory=Counter)
+    requests: Counter[tuple[str, int]]
     """Requests answered so far, by method and status."""
+    figures: GatewayFigures
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -54,7 +57,8 @@ class Services:
         connections = Connections.open(settings.redis.model_copy(update={"max_connections": most}))
         hints = Hints(make_app(settings))
         scheduler = Scheduler(connections, limits=settings.limits, runs=settings.runs)
-        runs = Runs(connections, scheduler, hints.send)
+        meter = Meter()
+        runs = Runs(connections, scheduler, hints.send, meter=meter)
         threads = Threads(connections, settings, runs, scheduler)
         tickets = Tickets(connections)
         keys_file = Path(settings.auth.keys_file) if settings.auth.keys_file else Path(settings.data_dir) / "keys.json"
@@ -72,6 +76,7 @@ class Services:
             recheck=recheck,
             max_per_tenant=settings.limits.max_streams_per_tenant,
         )
+        requests: Counter[tuple[str, int]] = Counter()
         return cls(
             settings=settings,
             connections=connections,
@@ -85,6 +90,8 @@ class Services:
             limits=RateLimit(Buckets(connections), settings.limits),
             hub=hub,
             reaper=Reaper(connections, scheduler, runs, threads, settings.runs),
+            requests=requests,
+            figures=GatewayFigures(connections, meter, hub, requests),
         )
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from standardwebhooks import Webhook
 
+from modem.meter import WEBHOOKS, Meter
 from modem.webhooks import Delivery, Outcome, Webhooks
 from workflow.core.config import WebhookSettings
 from workflow.core.errors import BadInput, Forbidden, Unavailable
@@ -42,7 +43,7 @@ class Verdict:
 class Deliveries:
     """The delivering part of a worker process."""
 
-    def __init__(self, webhooks: Webhooks, settings: WebhookSettings) -> None:
+    def __init__(self, webhooks: Webhooks, settings: WebhookSettings, *, meter: Meter | None = None) -> None:
         """settings: must hold a secret; several keys sign alongside, so that receivers can change theirs."""
         assert settings.secret is not None
         self._webhooks = webhooks
@@ -50,8 +51,7 @@ class Deliveries:
         self._keys = [Webhook(key) for key in settings.secret.get_secret_value().split(" ")]
         self._under_way: Counter[str] = Counter()
         """Deliveries by host."""
-        self.ended: Counter[str] = Counter()
-        """Attempts so far, by outcome."""
+        self._meter = meter or Meter()
 
     async def serve(self) -> None:
         """Delivers until cancelled; what is under way then is delivered again by another worker."""
@@ -132,7 +132,7 @@ class Deliveries:
             outcome = "dead"
         wait_s = random.uniform(1, 2) if outcome == "later" else self._wait_s(tried, verdict.retry_after_s)
         if outcome != "later":
-            self.ended[outcome] += 1
+            self._meter.add(WEBHOOKS, outcome)
         if outcome == "dead":
             ids = {"webhook_id": delivery.id, "host": urlsplit(delivery.url).hostname}
             log.warning("a notice was given up after %d attempts: %s", tried, verdict.result, extra=ids)

@@ -5,10 +5,12 @@ A commit that got no answer is repeated with the same `run_seq`: the script then
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from modem import keys
+from modem.meter import Meter
 from modem.pool import Connections, translated
 from modem.stream import Log, StreamId
 from workflow.core.errors import LeaseLost, RunCancelled, Unavailable
@@ -18,6 +20,7 @@ from workflow.core.events import (
     Event,
     EventBase,
     Message,
+    Notice,
     ToolResulted,
     Usage,
     encode,
@@ -108,6 +111,12 @@ def _finishes_a_step(events: tuple[EventBase, ...]) -> bool:
     return any(isinstance(event, Message | ToolResulted) for event in events)
 
 
+def _status(terminal: EventBase) -> str:
+    """The status that a terminal event gives its run."""
+    kind: str = terminal.type  # type: ignore[attr-defined]  # each event declares its literal
+    return kind.removeprefix("run.")
+
+
 class RunJournal:
     """Implements `workflow.core.ports.Journal` for one claimed run."""
 
@@ -123,6 +132,7 @@ class RunJournal:
         keep_events: int,
         still_ours: Callable[[], bool],
         on_step: Callable[[], Awaitable[None]] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """last: the newest event this run knows of. on_step: called once, after the first finished step."""
         self.run_id = run_id
@@ -137,6 +147,9 @@ class RunJournal:
         self._keep_events = keep_events
         self._still_ours = still_ours
         self._on_step = on_step
+        self._meter = meter or Meter()
+        self._stepped = time.monotonic()
+        """When the run did its last step, or began."""
         self._usage = Usage()
         self._fields: dict[str, set[str]] = {}
         """Item → the preview fields it has used."""
@@ -161,6 +174,7 @@ class RunJournal:
     async def _commit(self, events: tuple[EventBase, ...]) -> list[str]:
         terminal = next((event for event in events if event.terminal), None)
         arguments = self._arguments(events, terminal)
+        pause_s = time.monotonic() - self._stepped
         await self._previewer.settled()
         answer = await self._send(arguments)
         outcome = answer[0].decode()
@@ -173,7 +187,11 @@ class RunJournal:
             await on_step()
         epoch, first = int(answer[1]), int(answer[2])
         self._run_seq += len(events)
+        self._meter.saw(events, pause_s=pause_s)
+        if not all(isinstance(event, Notice) for event in events):
+            self._stepped = time.monotonic()
         if terminal is not None:
+            self._meter.ended(_status(terminal), getattr(terminal, "reason", ""))
             self.promoted = RunId(answer[3].decode()) if answer[3] else None
         elif first > self._last.seq + 1:
             await self._read_foreign(before=first)
@@ -205,7 +223,7 @@ class RunJournal:
             max((event.turn for event in events), default=0),
             self._usage.model_dump_json(),
             int(_finishes_a_step(events)),
-            terminal.type.removeprefix("run.") if terminal is not None else "",  # type: ignore[attr-defined]
+            _status(terminal) if terminal is not None else "",
             getattr(terminal, "reason", ""),
             getattr(terminal, "detail", ""),
             self._keep_events,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modem import keys
+from modem.meter import Meter
 from modem.pool import Connections, translated
 from modem.sched import Scheduler
 from modem.signals import send_signal
@@ -39,11 +40,14 @@ class Claim:
 class Runs:
     """Moves run records; every move is one script with the server's clock."""
 
-    def __init__(self, connections: Connections, scheduler: Scheduler, send: SendHint) -> None:
+    def __init__(
+        self, connections: Connections, scheduler: Scheduler, send: SendHint, *, meter: Meter | None = None
+    ) -> None:
         self._connections = connections
         self._scripts = connections.scripts
         self._sched = scheduler
         self._send = send
+        self._meter = meter or Meter()
         self.webhooks = Webhooks(connections)
 
     async def load(self, run_id: RunId) -> RunRecord:
@@ -117,6 +121,7 @@ class Runs:
             )
         outcome = answer[0].decode()
         if outcome == "cancelled":
+            self._meter.ended("cancelled", "")
             await self.ended(run_id, record.tenant, RunId(answer[1].decode()) if answer[1] else None)
         elif outcome == "asked":
             await send_signal(self._connections, "cancel", run_id)
@@ -160,6 +165,8 @@ class Runs:
             case "later":
                 await self._sched.look_again(run_id, at_ms=await self._now_ms() + 30_000)
             case "ended":
+                record = await self.load(run_id)
+                self._meter.ended(record.status, record.reason)
                 await self.ended(run_id, TenantId(rest[0]), RunId(rest[1]) if rest[1] else None)
             case "gone":
                 await self._sched.forget(run_id, TenantId(rest[0]))

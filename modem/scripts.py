@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
 _HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
+_FIGURES = ("figures",)
 _SCHED = ("sched_admit", "sched_push", "sched_next", "sched_apart", "sched_clear")
 
 
@@ -41,6 +42,7 @@ class Scripts:
     hook_take: Any
     hook_settle: Any
     hook_replay: Any
+    figures: Any
     sched_admit: Any
     sched_push: Any
     sched_next: Any
@@ -48,7 +50,7 @@ class Scripts:
     sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_HOOKS, *_SCHED):
+        for name in (*_THREAD, *_HOOKS, *_FIGURES, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

@@ -1,6 +1,7 @@
 """Requests that are wrong in every way, and the answers that say so."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -196,7 +197,7 @@ async def test_metrics_count_requests_and_streams(http: httpx.AsyncClient) -> No
     await http.get("/api/agent/nobody")
     text = (await http.get("/metrics")).text
     assert 'dialtone_requests_total{method="GET",status="404"} 1.0' in text
-    assert "dialtone_streams 0.0" in text
+    assert re.search(r'dialtone_streams\{component="gateway",process="[^"]+"\} 0\.0', text)
     assert "dialtone_redis_up 1.0" in text
 
 

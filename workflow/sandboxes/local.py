@@ -108,6 +108,10 @@ class LocalProvider:
         theirs, ours = await self.open(source), await self.open(target)
         await asyncio.to_thread(ours.snapshots.adopt, theirs.snapshots, snapshot_id)
 
+    @property
+    def live(self) -> int:
+        return sum(sandbox.is_live for sandbox in self._sandboxes.values())
+
     async def sweep(self) -> int:
         closed = 0
         for thread_id, sandbox in list(self._sandboxes.items()):
