@@ -1,5 +1,6 @@
 """url_expose: a link under which a server in the sandbox can be opened in a browser."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -10,12 +11,12 @@ from workflow.core.events import Effect, PreviewExposed
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 
 MIN_PORT = 1024
-_WAIT_S = 5
+_PAUSE_S = 0.2
 # Waits until something accepts connections; `bash` opens /dev/tcp by itself, so no program is needed.
 _LISTENS = """
-for ((i = 0; i < $2 * 5; i++)); do
+for ((i = 0; i < $2; i++)); do
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && exit 0
-  sleep 0.2
+  sleep "$3"
 done
 exit 1
 """
@@ -38,6 +39,10 @@ class UrlExpose(Tool[ExposeArgs]):
         "with bash(background=true)."
     )
 
+    def __init__(self, *, wait_s: float = 5.0) -> None:
+        """wait_s: how long a server may take to start listening."""
+        self._wait_s = wait_s
+
     async def run(self, args: ExposeArgs, context: ToolContext) -> ToolOutput:
         """Kinds of error: `previews_off`, `not_listening`, `bad_path`."""
         previews = cast(Previews | None, context.services.get("previews"))
@@ -48,20 +53,21 @@ class UrlExpose(Tool[ExposeArgs]):
             )
         if not args.path.startswith("/") or any(char.isspace() for char in args.path):
             raise ToolError("`path` must start with / and hold no blanks, e.g. /docs.", kind="bad_path")
+        tries = str(math.ceil(self._wait_s / _PAUSE_S))
         checked = await context.sandbox.exec(
-            ["bash", "--noprofile", "--norc", "-c", _LISTENS, "bash", str(args.port), str(_WAIT_S)],
-            timeout_s=_WAIT_S * 3,
+            ["bash", "--noprofile", "--norc", "-c", _LISTENS, "bash", str(args.port), tries, str(_PAUSE_S)],
+            timeout_s=self._wait_s + 10,
         )
         if checked.exit_code != 0:
             raise ToolError(
-                f"Nothing listens on port {args.port} in the sandbox after {_WAIT_S} s. Start the server with "
+                f"Nothing listens on port {args.port} in the sandbox after {self._wait_s:g} s. Start the server with "
                 "bash(background=true), look at its output with bash_output, and use the port that it names.",
                 kind="not_listening",
             )
         url, expires_at = await previews(args.port, args.path, args.ttl_s)
         return ToolOutput(
-            text=f"{url}\nThe link works until it expires in {args.ttl_s / 60:g} minutes or the sandbox closes. Give "
-            "it to the person in your answer.",
+            text=f"{url}\nThe link works for {args.ttl_s / 60:g} minutes, or until the sandbox closes. Give it to the "
+            "person in your answer.",
             data={"port": args.port, "url": url, "expires_at": expires_at},
             events=(context.event(PreviewExposed, port=args.port, url=url, expires_at=expires_at),),
         )

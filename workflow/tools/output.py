@@ -68,7 +68,7 @@ def is_binary(raw: bytes) -> bool:
     if not start:
         return False
     text = start.decode("utf-8", errors="replace")
-    odd = sum(char == "\ufffd" or (char < " " and char not in "\0\t\n\r\f\b\x1b") for char in text)
+    odd = sum(char == "\ufffd" or (char < " " and char not in "\0\a\t\n\r\f\b\x1b") for char in text)
     return odd > len(text) * 0.1
 
 
