@@ -20,7 +20,7 @@ OPEN_TIMEOUT_S = 60
 def execute_run(task: Any, run_id: str) -> None:
     """Carries the next run by turn; `run_id` names the one that made the hint."""
     del run_id
-    await_(task.app.host.work())
+    await_(task.app.host.carrier.work())
 
 
 class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types

@@ -44,7 +44,7 @@ _REFUSED_V6 = tuple(
         ),
     )
 )
-_PRIVATE = (
+_PRIVATE: tuple[IPv4Network | IPv6Network, ...] = (
     *map(IPv4Network, ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),
     *map(IPv6Network, ("::1/128", "fc00::/7")),
 )

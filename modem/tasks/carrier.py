@@ -1,0 +1,165 @@
+"""Carries runs: takes the next by turn, keeps its lease, runs it, and gives it back when the process goes."""
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from modem.journal import Previewer, RunJournal
+from modem.leases import Heartbeat
+from modem.meter import RUN_SECONDS, WAIT_SECONDS, Meter
+from modem.pool import Connections
+from modem.runs import Claim, Runs
+from modem.sched import Scheduler
+from modem.stream import START, Log, parse_cursor
+from workflow.core.config import Settings
+from workflow.core.errors import LeaseLost, Unavailable
+from workflow.core.ids import RunId, thread_of
+from workflow.core.log import bind
+from workflow.runner.build import Workshop
+from workflow.runner.control import Control, Reason
+from workflow.runner.run import Attempt, execute
+
+log = logging.getLogger(__name__)
+
+
+class Carrier:
+    """The runs of one worker process."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        scheduler: Scheduler,
+        runs: Runs,
+        heartbeat: Heartbeat,
+        shop: Workshop,
+        settings: Settings,
+        *,
+        worker: str,
+        meter: Meter | None = None,
+    ) -> None:
+        self._connections = connections
+        self._log = Log(connections)
+        self._sched, self._runs, self._heartbeat, self._shop = scheduler, runs, heartbeat, shop
+        self._settings = settings
+        self._worker = worker
+        self._meter = meter or Meter()
+        self._previews = Previewer(connections, every_s=settings.worker.preview_ms / 1000)
+        self._controls: dict[RunId, Control] = {}
+        self.draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def running(self) -> int:
+        """How many runs this process holds."""
+        return len(self._controls)
+
+    def on_signal(self, kind: str, run_id: RunId) -> None:
+        control = self._controls.get(run_id)
+        if control is not None and kind == "cancel":
+            control.stop("cancel")
+
+    async def drain(self) -> None:
+        """Takes no more runs and gives back those it has; they go on elsewhere at once."""
+        self.draining = True
+        for control in self._controls.values():
+            control.stop("release")
+        try:
+            async with asyncio.timeout(self._settings.worker.soft_shutdown_s):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("%d runs did not stop in time; their leases will run out", len(self._controls))
+
+    async def work(self) -> None:
+        """What a hint asks for: carries the run whose turn it is, if there is one.
+
+        Nothing is raised when Redis is away: the run record is the truth, and the reaper repairs what was not said.
+        """
+        try:
+            await self._work()
+        except Unavailable as error:
+            log.warning("a run is left to the reaper: %s", error)
+
+    async def _work(self) -> None:
+        while not self.draining:
+            run_id = await self._sched.next()
+            if run_id is None:
+                return
+            claim = await self._runs.claim(run_id, worker=self._worker, lease_s=self._settings.runs.lease_s)
+            if claim is not None:
+                with bind(thread_id=claim.record.thread_id, run_id=run_id):
+                    await self._carry(claim)
+                return
+
+    async def _carry(self, claim: Claim) -> None:
+        """One attempt at one run, from claim to hand-over."""
+        run_id, started = claim.record.run_id, time.monotonic()
+        control = Control()
+        loop = asyncio.get_running_loop()
+
+        def stop(reason: Reason) -> None:
+            loop.call_soon_threadsafe(control.stop, reason)
+
+        lease = self._heartbeat.hold(
+            run_id, claim.fence, on_lost=partial(stop, "lost"), on_cancel=partial(stop, "cancel")
+        )
+        self._controls[run_id] = control
+        self._idle.clear()
+        if claim.reason == "fresh":
+            self._meter.observe(WAIT_SECONDS, seconds=(claim.now_ms - claim.record.created_at) / 1000)
+        try:
+            history = await self._log.events(claim.record.thread_id)
+            journal = RunJournal(
+                self._connections,
+                self._previews,
+                run_id=run_id,
+                fence=claim.fence,
+                run_seq=claim.run_seq,
+                last=parse_cursor(history[-1].id) if history else START,
+                keep_events=self._settings.runs.keep_events,
+                meter=self._meter,
+                still_ours=lambda: self._heartbeat.alive(lease),
+                on_step=partial(self._runs.trusted, run_id) if claim.suspect else None,
+            )
+            attempt = Attempt(
+                record=claim.record,
+                number=claim.attempt,
+                reason=claim.reason,
+                worker=self._worker,
+                history=history,
+                journal=journal,
+                now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
+            )
+            await self._attempt(attempt, claim, journal, control)
+        finally:
+            self._heartbeat.drop(lease)
+            del self._controls[run_id]
+            if not self._controls:
+                self._idle.set()
+
+    async def _attempt(self, attempt: Attempt, claim: Claim, journal: RunJournal, control: Control) -> None:
+        record = claim.record
+        try:
+            parked = await execute(attempt, self._shop, control)
+        except LeaseLost as error:
+            log.warning("run given up: %s", error)
+            await self._kill_sandbox(record.run_id)
+        except asyncio.CancelledError:
+            if control.reason == "lost":
+                await self._kill_sandbox(record.run_id)
+            elif control.reason == "release":
+                await self._runs.release(claim, waiting_until_ms=None)
+            else:
+                raise
+        else:
+            if parked is not None:
+                await self._runs.release(claim, waiting_until_ms=parked.wake_ms, reason="answered")
+            else:
+                self._meter.observe(RUN_SECONDS, seconds=(attempt.now_ms() - record.started_at) / 1000)
+                await self._runs.ended(record.run_id, record.tenant, journal.promoted)
+
+    async def _kill_sandbox(self, run_id: RunId) -> None:
+        """Another worker owns the run: nothing of ours may go on in its workspace."""
+        sandbox = await self._shop.sandboxes.open(thread_of(run_id))
+        await sandbox.close()
