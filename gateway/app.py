@@ -31,6 +31,7 @@ from gateway.routes import (
 )
 from gateway.services import Services
 from workflow.core.config import Settings
+from workflow.core.errors import NotFound
 
 _CONSOLE = Path(__file__).parent / "console"
 _EXPOSED = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
@@ -66,6 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     for module in (health, metrics, session, threads, runs, questions, events, files, stream, webhooks, legacy, ws):
         app.include_router(module.router)
+    app.add_api_route("/api/{rest:path}", _nothing_here, include_in_schema=False)
     if (_CONSOLE / "index.html").is_file():
         app.frontend("/", directory=_CONSOLE, fallback=None)
     gateway = settings.gateway
@@ -101,6 +103,11 @@ def document(app: FastAPI) -> None:
         return app.openapi_schema or document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+async def _nothing_here(rest: str) -> None:
+    """Keeps the console's files from answering for the API."""
+    raise NotFound(f"there is no /api/{rest[:200]}")
 
 
 @contextmanager
