@@ -146,6 +146,11 @@ class Cell:
             raise
 
     @property
+    def host_pid(self) -> int:
+        """What we started: bubblewrap, which waits for init, or init itself."""
+        return self._process.pid
+
+    @property
     def is_alive(self) -> bool:
         return not self._dead.is_set()
 

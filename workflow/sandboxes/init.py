@@ -52,7 +52,7 @@ class Init:
         """Supervisor pid → (request id, pidfd)."""
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
-        self._landlock, self._filter = -1, b""
+        self._landlock = -1
 
     def serve(self) -> None:
         while True:
@@ -74,10 +74,11 @@ class Init:
         return True
 
     def do_setup(self, fds: list[int], limits: dict[int, int], seccomp: bytes, landlock: bool) -> None:
-        """The first request: limits that every command inherits, and how commands confine themselves."""
+        """The first request: what every command inherits: limits and, in T2, the filter; and the Landlock ruleset."""
         for kind, value in limits.items():
             resource.setrlimit(kind, (value, value))
-        self._filter = seccomp
+        if seccomp:
+            confine(seccomp)
         self._landlock = fds[0] if landlock else -1
         self._answer(READY, 0, os.getpid())
 
@@ -86,7 +87,7 @@ class Init:
         pid = os.fork()
         if pid == 0:
             self._control.close()
-            os._exit(supervise(fds, self._landlock, self._filter))
+            os._exit(supervise(fds, self._landlock))
         for fd in fds:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
@@ -161,7 +162,7 @@ class Init:
         self._control.sendmsg([ANSWER.pack(kind, id, value)], extra)
 
 
-def supervise(fds: list[int], landlock: int, seccomp: bytes) -> int:
+def supervise(fds: list[int], landlock: int) -> int:
     """Starts the command, takes in its orphans, and gives its exit code."""
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
@@ -174,7 +175,7 @@ def supervise(fds: list[int], landlock: int, seccomp: bytes) -> int:
         if landlock < 0:
             pid = spawn(program, spec["argv"], spec["env"], placed)
         else:
-            pid = fork_confined(program, spec["argv"], spec["env"], placed, landlock, seccomp)
+            pid = fork_confined(program, spec["argv"], spec["env"], placed, landlock)
     except FileNotFoundError as error:
         os.write(fds[3], os.fsencode(f"{error.filename}: not found\n"))
         return NOT_FOUND
@@ -207,9 +208,9 @@ def spawn(program: str, argv: list[str], env: dict[str, str], placed: list[tuple
 
 
 def fork_confined(
-    program: str, argv: list[str], env: dict[str, str], placed: list[tuple[int, int]], landlock: int, seccomp: bytes
+    program: str, argv: list[str], env: dict[str, str], placed: list[tuple[int, int]], landlock: int
 ) -> int:
-    """Starts a command that confines itself first (T2); this process stays outside, so that it can kill it."""
+    """Starts a command that closes the file system to itself (T2); this process stays outside, so it can kill it."""
     pid = os.fork()
     if pid:
         return pid
@@ -218,7 +219,8 @@ def fork_confined(
     libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     for number in (SIGPIPE, SIGXFSZ):
         libc.signal(number, None)
-    confine(landlock, seccomp)
+    if libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, landlock, 0):
+        os._exit(NOT_STARTED)
     for fd, target in placed:
         os.dup2(fd, target)
         os.set_inheritable(target, True)  # dup2 leaves a descriptor that is already there as it was
@@ -229,18 +231,13 @@ def fork_confined(
     os._exit(NOT_STARTED)
 
 
-def confine(landlock: int, seccomp: bytes) -> None:
-    """Closes this process to everything its tier does not allow."""
+def confine(seccomp: bytes) -> None:
+    """Puts T2's system call filter on this process and all it starts; ends it if that fails."""
     program = ctypes.create_string_buffer(seccomp)
     header = ctypes.create_string_buffer(Struct("@HP").pack(len(seccomp) // 8, ctypes.addressof(program)))
-    for failed in (
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-        libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, landlock, 0),
-        libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0),
-    ):
-        if failed:
-            os.write(2, b"the sandbox could not be closed\n")
-            os._exit(NOT_STARTED)
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0):
+        os.write(2, b"the system call filter was refused\n")
+        os._exit(NOT_STARTED)
 
 
 def prefer_for_oom() -> None:
