@@ -60,7 +60,9 @@ class FileEdit(Tool[EditArgs]):
         return frozenset({f"file:{args.path}"})
 
     async def run(self, args: EditArgs, context: ToolContext) -> ToolOutput:
-        """Kinds of error: those of `edit_file`."""
+        """Kinds of error: `file_missing`, `is_directory`, `not_regular`, `outside_workspace`, `bad_path`, `binary`,
+        `too_large`, `encoding`, `stale`, `not_read`, `empty_old`, `no_change`, `omission_placeholder`, `not_found`,
+        `ambiguous`."""
         return await edit_file(args.path, [Edit(args.old, args.new, args.replace_all)], context)
 
 
@@ -76,7 +78,10 @@ class MultiEdit(Tool[MultiEditArgs]):
         return frozenset({f"file:{args.path}"})
 
     async def run(self, args: MultiEditArgs, context: ToolContext) -> ToolOutput:
-        """Kinds of error: those of `edit_file`; `index` in the details says which edit failed."""
+        """Kinds of error: `file_missing`, `is_directory`, `not_regular`, `outside_workspace`, `bad_path`, `binary`,
+        `too_large`, `encoding`, `stale`, `not_read`, `empty_old`, `no_change`, `omission_placeholder`, `not_found`,
+        `ambiguous`. The
+        detail `index` says which edit failed."""
         return await edit_file(
             args.path, [Edit(e.old, e.new, e.replace_all) for e in args.edits], context, may_create=True
         )
@@ -86,8 +91,7 @@ async def edit_file(path: str, edits: Sequence[Edit], context: ToolContext, *, m
     """Applies `edits` in order and writes the file once.
 
     may_create: an empty first `old` stands for a file that is not there yet.
-    Kinds of error: `file_missing`, `is_directory`, `not_regular`, `outside_workspace`, `binary`, `too_large`,
-    `encoding`, `stale`, `not_read`, and those of `apply_edit`. Nothing is written after an error.
+    Raises: ToolError as the tools say. Nothing is written after an error.
     """
     real, stat = await resolve(path, context.sandbox)
     creates = may_create and not edits[0].old

@@ -41,8 +41,8 @@ class FilesCreation(Tool[CreateArgs]):
 
     async def run(self, args: CreateArgs, context: ToolContext) -> ToolOutput:
         """Kinds of error: `exists`, `stale`, `not_read`, `too_large`, `duplicate_path`, `is_directory`,
-        `not_a_directory`, `not_regular`, `outside_workspace`, `bad_path`, `omission_placeholder`, `encoding`,
-        `write_failed`. Nothing is left behind after an error."""
+        `not_a_directory`, `not_regular`, `file_missing`, `outside_workspace`, `bad_path`, `omission_placeholder`,
+        `encoding`, `write_failed`. Nothing is left behind after an error."""
         size = sum(len(file.content.encode()) for file in args.files)
         if size > MAX_BYTES:
             raise ToolError(

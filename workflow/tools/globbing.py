@@ -32,7 +32,8 @@ class Glob(Tool[GlobArgs]):
     )
 
     async def run(self, args: GlobArgs, context: ToolContext) -> ToolOutput:
-        """Kinds of error: `bad_pattern`, `file_missing`, `not_a_directory`, `outside_workspace`, `past_end`."""
+        """Kinds of error: `bad_pattern`, `file_missing`, `not_a_directory`, `outside_workspace`, `bad_path`,
+        `past_end`, `search_failed`."""
         sandbox = context.sandbox
         path, pattern = await _start(args, sandbox)
         paths, note = await _matching(args, path, pattern, sandbox)

@@ -31,7 +31,7 @@ class Ls(Tool[LsArgs]):
     description = "Shows a folder as a tree with sizes, dot files included; folders end with /. Respects ignore files."
 
     async def run(self, args: LsArgs, context: ToolContext) -> ToolOutput:
-        """Kinds of error: `file_missing`, `not_a_directory`, `outside_workspace`, `past_end`."""
+        """Kinds of error: `file_missing`, `not_a_directory`, `outside_workspace`, `bad_path`, `past_end`."""
         sandbox = context.sandbox
         path, stat = await resolve(args.path, sandbox)
         if stat is None:

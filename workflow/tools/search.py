@@ -47,7 +47,8 @@ class Grep(Tool[GrepArgs]):
     )
 
     async def run(self, args: GrepArgs, context: ToolContext) -> ToolOutput:
-        """Kinds of error: `bad_pattern`, `file_missing`, `outside_workspace`, `past_end`, `search_failed`."""
+        """Kinds of error: `bad_pattern`, `file_missing`, `outside_workspace`, `bad_path`, `past_end`,
+        `search_failed`."""
         path, stat = await resolve(args.path, context.sandbox)
         if stat is None:
             raise await missing(path, context.sandbox)

@@ -40,8 +40,8 @@ class UseTemplate(Tool[TemplateArgs]):
         return frozenset({f"file:{args.path}"}) if args.action == "apply" else frozenset()
 
     async def run(self, args: TemplateArgs, context: ToolContext) -> ToolOutput:
-        """Kinds of error: `unknown_template`, `bad_template`, `bad_variables`, `exists`, `not_a_directory`,
-        `outside_workspace`, `write_failed`. Nothing is left behind after an error."""
+        """Kinds of error: `unknown_template`, `bad_template`, `bad_variables`, `exists`, `duplicate_path`,
+        `not_a_directory`, `outside_workspace`, `bad_path`, `write_failed`. Nothing is left behind after an error."""
         known = await asyncio.to_thread(templates, self._folder)
         if args.action == "list":
             return await asyncio.to_thread(_listed, known)
