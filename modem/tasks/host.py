@@ -33,6 +33,7 @@ from workflow.core.config_load import Loaded, config_hash
 from workflow.core.errors import Unavailable
 from workflow.core.records import WorkerRecord
 from workflow.runner.build import Workshop, open_workshop
+from workflow.runner.reload import follow_config
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Host:
         self._shop: Workshop = await self._stack.enter_async_context(
             open_workshop(settings, config_hash=config_hash(settings))
         )
-        self._model = await asyncio.to_thread(self._shop.models.describe)  # it may look for a local Ollama
+        await self._describe()
         heartbeat = Heartbeat(self._connections, lease_s=settings.runs.lease_s)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
@@ -89,6 +90,7 @@ class Host:
             "lag": self._lag.serve,
             "sweep": self._sweep,
             "models": self._warm_up,
+            "config": lambda: follow_config(self._shop, self._loaded, on_models=self._describe),
         }
         if settings.webhooks.enabled and settings.webhooks.secret is not None:
             services["webhooks"] = Deliveries(runs.webhooks, settings.webhooks, meter=self._meter).serve
@@ -98,6 +100,9 @@ class Host:
         for name, serve in services.items():
             self._beside(name, serve)
         log.info("worker %s: model %s, sandbox %s", self.name, self._model, self._shop.report.tier)
+
+    async def _describe(self) -> None:
+        self._model = await asyncio.to_thread(self._shop.models.describe)  # it may look for a local Ollama
 
     def _beside(self, name: str, serve: Callable[[], Awaitable[Any]]) -> None:
         """Runs `serve` until the host closes; a bug in it is logged and it starts again."""

@@ -15,8 +15,8 @@ from workflow.core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LIVE: frozenset[Path] = frozenset({("agent",), ("llm",), ("log", "level")})
-"""Sections and keys that workers read again for every run; everything else is fixed at the start."""
+LIVE: frozenset[Path] = frozenset({("agent",), ("llm",)})
+"""What workers read again for every run; everything else is fixed at the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""A worker takes a saved config.toml without a restart."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from workflow.core.config_load import config_hash, load
+from workflow.runner.build import open_workshop
+from workflow.runner.reload import follow_config
+
+
+def save(path: Path, text: str) -> None:
+    """As editors do: another file takes the place of the old one."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+async def test_the_next_run_has_the_new_budget_and_model_and_the_port_needs_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[llm]\ndefault = "scripted"\n[sandbox]\nmode = "unsafe_host"\n')
+    loaded = load(path, {})
+    async with open_workshop(loaded.settings, config_hash=config_hash(loaded.settings), environ={}) as shop:
+        before, old_models = shop.config_hash, shop.models
+        replaced = asyncio.Event()
+
+        async def on_models() -> None:
+            replaced.set()
+
+        following = asyncio.create_task(follow_config(shop, loaded, on_models=on_models, environ={}))
+        with caplog.at_level(logging.INFO):
+            async with asyncio.timeout(20):
+                turns = 7
+                while shop.config_hash == before:  # the watch needs a moment to begin
+                    save(path, f'[llm]\ndefault = "scripted"\nmax_retries = 1\n[agent]\nmax_turns = {turns}\n')
+                    turns += 1
+                    await asyncio.sleep(0.3)
+                save(
+                    path, '[llm]\ndefault = "scripted"\nmax_retries = 1\n[agent]\nmax_turns = 3\n[gateway]\nport = 9\n'
+                )
+                while shop.settings.agent.max_turns != 3:  # noqa: ASYNC110 - nothing announces it
+                    await asyncio.sleep(0.05)
+        assert shop.models is not old_models
+        assert replaced.is_set()
+        assert shop.settings.llm.max_retries == 1
+        assert shop.settings.gateway.port == 8080
+        assert shop.config_hash == config_hash(shop.settings)
+        assert "these need a restart: gateway.port" in caplog.text
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
