@@ -56,6 +56,7 @@ export class Unreachable extends Error {
  * @typedef {{ kind: "event" | "delta" | "waiting" | "gap" | "reset", id: string | null, data: any }} StreamItem
  *   event: a fact of the log · delta: a preview of what still grows · waiting: why a run has not started ·
  *   gap: events that are gone, with the folded state · reset: the cursor was another log's
+ * @typedef {{ body?: unknown, raw?: BodyInit, headers?: Record<string, string>, repeatable?: boolean, retries?: number }} Sending
  */
 
 /** Turns pieces of `text/event-stream` into messages; every split of the same bytes gives the same messages. */
@@ -223,8 +224,12 @@ export class Dialtone {
 
   /** Where a file is. @param {string} threadId @param {string} path @param {{ download?: boolean }} [options] */
   fileUrl(threadId, path, { download = false } = {}) {
-    const name = path.split("/").map(encodeURIComponent).join("/");
-    return `${this._url}${thread(threadId)}/files/${name}${download ? "?download=1" : ""}`;
+    return `${this._url}${this._filePath(threadId, path)}${download ? "?download=1" : ""}`;
+  }
+
+  /** @param {string} threadId @param {string} path */
+  _filePath(threadId, path) {
+    return `${thread(threadId)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
   }
 
   /** Where the whole workspace is, as a tar archive. @param {string} threadId */
@@ -234,18 +239,17 @@ export class Dialtone {
 
   /** @param {string} threadId @param {string} path @returns {Promise<Blob>} */
   async getFile(threadId, path) {
-    return (await this._send("GET", this.fileUrl(threadId, path).slice(this._url.length))).blob();
+    return this._send("GET", this._filePath(threadId, path), { read: (response) => response.blob() });
   }
 
   /** @param {string} threadId @param {string} path @param {BodyInit} content */
   async putFile(threadId, path, content) {
-    const url = this.fileUrl(threadId, path).slice(this._url.length);
-    return (await this._send("PUT", url, { raw: content })).json();
+    return this._json("PUT", this._filePath(threadId, path), { raw: content });
   }
 
   /** @param {string} threadId @param {string} path */
   async deleteFile(threadId, path) {
-    await this._send("DELETE", this.fileUrl(threadId, path).slice(this._url.length));
+    await this._json("DELETE", this._filePath(threadId, path));
   }
 
   /**
@@ -315,24 +319,19 @@ export class Dialtone {
     }
   }
 
-  /**
-   * @param {string} method
-   * @param {string} path
-   * @param {{ body?: unknown, headers?: Record<string, string>, repeatable?: boolean, retries?: number }} [options]
-   * @returns {Promise<any>}
-   */
+  /** @param {string} method @param {string} path @param {Sending} [options] @returns {Promise<any>} */
   async _json(method, path, options = {}) {
-    const response = await this._send(method, path, options);
-    const text = await response.text();
+    const text = await this._send(method, path, { ...options, read: (response) => response.text() });
     return text ? JSON.parse(text) : null;
   }
 
   /**
+   * What `read` makes of the answer. An answer that breaks off in the middle counts as lost.
    * @param {string} method
    * @param {string} path
-   * @param {{ body?: unknown, raw?: BodyInit, headers?: Record<string, string>, repeatable?: boolean, retries?: number }} [options]
+   * @param {Sending & { read: (response: Response) => Promise<any> }} options
    */
-  async _send(method, path, { body, raw, headers = {}, repeatable = true, retries = RETRIES } = {}) {
+  async _send(method, path, { body, raw, headers = {}, repeatable = true, retries = RETRIES, read }) {
     const type = raw === undefined ? "application/json" : "application/octet-stream";
     /** @type {RequestInit} */
     const request = {
@@ -345,7 +344,7 @@ export class Dialtone {
       let asked = null;
       try {
         const response = await fetch(this._url + path, request);
-        if (response.ok) return response;
+        if (response.ok) return await read(response);
         const error = await apiError(response);
         const again = repeatable ? RETRY_STATUSES : REFUSED_STATUSES;
         if (!again.has(error.status) || attempt >= retries) throw error;
@@ -359,7 +358,7 @@ export class Dialtone {
   }
 }
 
-/** One connection of a stream, ended by its owner, by `signal`, or by silence. */
+/** One connection of a stream, ended by its owner, by `signal`, by silence, or by a browser that lost its network. */
 class Connection {
   /** @param {AbortSignal} [signal] */
   constructor(signal) {
@@ -368,6 +367,7 @@ class Connection {
     this._abort = () => this._controller.abort();
     signal?.addEventListener("abort", this._abort);
     if (signal?.aborted) this._abort();
+    globalThis.addEventListener?.("offline", this._abort);
     this._watchdog = setTimeout(this._abort, SILENCE_MS);
   }
 
@@ -391,6 +391,7 @@ class Connection {
   close() {
     clearTimeout(this._watchdog);
     this._signal?.removeEventListener("abort", this._abort);
+    globalThis.removeEventListener?.("offline", this._abort);
     this._controller.abort();
   }
 }

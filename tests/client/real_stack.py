@@ -67,8 +67,8 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
                     return
             except httpx.TransportError:
                 pass
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.1)
 
 
 def script(*turns: dict[str, Any]) -> str:

@@ -6,17 +6,20 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from workflow.core.events import TERMINAL_TYPES, ApprovalResolved, Delta, EventBase, RunCancelled, RunQueued, encode
 from workflow.core.ids import RunId, ThreadId, new_run_id, new_thread_id
 
+CONSOLE = Path(__file__).parents[2] / "gateway" / "console"
 EPOCH = 1_763_700_000_000
 
 
@@ -177,6 +180,7 @@ class StubGateway:
                 Route(f"{agent}/questions/{{question_id}}/answer", self._answer, methods=["POST"]),
                 Route(f"{agent}/files", self._files),
                 Route(f"{agent}/files/{{path:path}}", self._file, methods=["GET", "PUT", "DELETE"]),
+                Mount("/", StaticFiles(directory=CONSOLE)),
             ]
         )
 

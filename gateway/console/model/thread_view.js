@@ -13,7 +13,7 @@
 
 import { Growing } from "./growing.js";
 
-export const CHUNK_BLOCKS = 24;
+export const CHUNK_BLOCKS = 8;
 
 const NOTES = {
   "run.resumed": (/** @type {LogEvent} */ e) => `Another worker took over (attempt ${e.attempt}, ${words(e.reason)})`,

@@ -114,7 +114,7 @@ function Question({ block }) {
   const isOpen = !answer && !block.isClosed;
   const heading = { approval: "May the agent do this?", review: "Please check this", question: "The agent asks" }[/** @type {"approval" | "review" | "question"} */ (question.kind)];
   return html`<section class=${`card question ${isOpen ? "is-open" : ""}`} aria-label=${heading}>
-    <h3><${Icon} name="question" size=${16} />${heading}<${BlockTools} block=${block} /></h3>
+    <h2><${Icon} name="question" size=${16} />${heading}<${BlockTools} block=${block} /></h2>
     <${Markdown} text=${question.prompt} isDone=${true} />
     ${question.tool && question.kind !== "question" && html`<pre class="asked"><strong>${question.tool}</strong> ${argumentsText(question.arguments)}</pre>`}
     ${isOpen && html`<${AnswerForm} question=${question} />`}

@@ -69,7 +69,7 @@ export function Code({ text, language, numbered = false, folded = false }) {
     element.textContent = shown;
     void highlight(element, shown, language);
   }, [shown, language]);
-  return html`<div class="code" tabindex="0" role="region" aria-label="Code">
+  return html`<div class="code" tabindex="0" role="group" aria-label="Code">
     ${numbered && html`<pre class="gutter" aria-hidden="true">${Array.from({ length: count }, (_, index) => index + 1).join("\n")}</pre>`}
     <pre><code ref=${ref}></code></pre>
   </div>
@@ -82,7 +82,7 @@ export function Diff({ diff }) {
   const [isWhole, setWhole] = useState(false);
   const shown = isWhole ? rows : rows.slice(0, FEW_LINES);
   if (!rows.length) return html`<p class="quiet pad">No textual difference.</p>`;
-  return html`<div class="diff" tabindex="0" role="region" aria-label="Difference">
+  return html`<div class="diff" tabindex="0" role="group" aria-label="Difference">
     <table>
       <tbody>
         ${shown.map((row, index) => html`<tr key=${index} class=${`diff-${row.kind}`}>
@@ -124,7 +124,7 @@ export function Terminal({ text, isLive }) {
     const element = /** @type {HTMLElement} */ (ref.current);
     if (isLive) element.scrollTop = element.scrollHeight;
   }, [text, isLive]);
-  return html`<div class="terminal" ref=${ref} tabindex="0" role="region" aria-label="Output">
+  return html`<div class="terminal" ref=${ref} tabindex="0" role="group" aria-label="Output">
     ${!isLive && html`<${More} above hidden=${lines.length - shown.length} onClick=${() => setWhole(true)} />`}
     <pre>${shown.map((line, index) => html`<${Line} key=${index} pieces=${line} />`)}</pre>
   </div>`;

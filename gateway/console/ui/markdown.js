@@ -8,8 +8,22 @@ import { DOMPurify, Marked } from "../vendor/markdown.js";
 import { highlight } from "./code.js";
 import { copyText } from "./parts.js";
 
+/** Raw HTML is shown as it was written, but for these tags, and for them only without attributes. */
+const HARMLESS = /^<\/?(b|br|code|del|details|em|hr|i|ins|kbd|li|mark|ol|p|pre|s|small|strong|sub|summary|sup|u|ul)\s*\/?>$/i;
+const TAG = /<[^<>]*>?|>/g;
+
+/** @param {string} text */
+function escape(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
 const marked = new Marked({ gfm: true, breaks: false });
-marked.use({ renderer: { checkbox: ({ checked }) => (checked ? "☑ " : "☐ ") } });
+marked.use({
+  renderer: {
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+    html: ({ text }) => text.replace(TAG, (tag) => (HARMLESS.test(tag) ? tag : escape(tag))),
+  },
+});
 
 const SAFE = {
   RETURN_TRUSTED_TYPE: true,

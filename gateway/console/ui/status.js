@@ -58,10 +58,17 @@ function activity(view, run) {
     const ahead = run.position ? `, ${run.position} before it` : "";
     return `Waiting${run.waitingFor ? ` for ${run.waitingFor}` : ""}${ahead}`;
   }
-  const block = view.chunks.at(-1)?.blocks.findLast((one) => !one.isHidden);
-  if (block?.kind === "question" && !block.answer) return "Waiting for your answer";
-  if (block?.kind === "tool" && block.isPreparing) return "Preparing a tool call";
-  if (block?.kind === "tool" && !block.result) return `Running ${block.tool}`;
-  if (block?.kind === "message" && !block.isDone) return block.text ? "Writing" : "Thinking";
+  const block = view.chunks.slice(-3).flatMap((chunk) => chunk.blocks).findLast(isUnfinished);
+  if (block?.kind === "question") return "Waiting for your answer";
+  if (block?.kind === "message") return block.text ? "Writing" : "Thinking";
+  if (block?.kind === "tool") return block.isPreparing ? "Preparing a tool call" : `Running ${block.tool}`;
   return "Working";
+}
+
+/** @param {import("../model/types.js").Block} block */
+function isUnfinished(block) {
+  if (block.isHidden) return false;
+  if (block.kind === "question") return !block.answer && !block.isClosed;
+  if (block.kind === "message") return !block.isDone;
+  return block.kind === "tool" && !block.result && !block.isAbandoned && block.tool !== "ask_person";
 }

@@ -70,7 +70,7 @@ function isOpenAtFirst(block) {
   if (block.isPreparing) return false;
   if (block.result?.ok === false) return true;
   if (block.changes.length) return block.changes.length <= 3;
-  return block.tool === "bash" || block.tool === "bash_output";
+  return block.tool === "bash" && (!block.result || Boolean(block.output.text || parted(block.result.output).text.trim()));
 }
 
 /** @param {Block} block */
@@ -136,7 +136,7 @@ function Command({ block, isRunning }) {
   const remarks = notes.filter((note) => !/^exit status \d+, [\d.]+ s$/.test(note));
   return html`
     ${isLong && html`<${Code} text=${command} language="bash" />`}
-    ${shown.trim() ? html`<${Terminal} text=${shown} isLive=${isRunning} />` : isRunning && html`<p class="quiet pad">No output yet.</p>`}
+    ${shown.trim() ? html`<${Terminal} text=${shown} isLive=${isRunning} />` : html`<p class="quiet pad">${isRunning ? "No output yet." : "No output."}</p>`}
     ${remarks.map((note) => html`<p class="card-note">${note}</p>`)}
     ${block.changes.length > 0 && html`<${Changes} changes=${block.changes} />`}
   `;
@@ -154,9 +154,9 @@ function parted(output) {
 export function Changes({ changes }) {
   return html`<div class="changes">
     ${changes.map((change) => html`<section key=${change.id}>
-      <h4><${FileLink} path=${change.path} at=${change.id} />
+      <p class="change-head"><${FileLink} path=${change.path} at=${change.id} />
         <${Chip} tone=${change.change === "deleted" ? "bad" : "plain"}>${change.change}<//>
-        <span class="quiet">${change.change === "deleted" ? "" : bytes(change.size)}</span></h4>
+        <span class="quiet">${change.change === "deleted" ? "" : bytes(change.size)}</span></p>
       <${Change} change=${change} />
     </section>`)}
   </div>`;
@@ -216,5 +216,5 @@ function Arguments({ given }) {
 
 /** @param {{ text: string }} props */
 function Output({ text }) {
-  return html`<div class="output" tabindex="0" role="region" aria-label="Result"><pre>${text.slice(0, 100_000)}</pre></div>`;
+  return html`<div class="output" tabindex="0" role="group" aria-label="Result"><pre>${text.slice(0, 100_000)}</pre></div>`;
 }
