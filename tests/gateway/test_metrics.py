@@ -53,6 +53,7 @@ async def test_any_gateway_shows_what_a_worker_counted(
         Gateway(settings) as second,
         httpx.AsyncClient(base_url=second.url, trust_env=False) as other,
     ):
+        await scrape(other)  # so that it has reported
         for client in (http, other):
             seen = await scrape(client)
             assert seen["dialtone_tool_calls_total", labels(tool="bash", outcome="ok")] == 2
