@@ -86,6 +86,16 @@ def dead_notices(tenant: TenantId) -> str:
     return f"{{webhooks}}:dead:{tenant}"
 
 
+def thread_money(thread_id: ThreadId) -> str:
+    """HASH: US dollars spent in a thread, and set aside by its run."""
+    return f"{thread(thread_id)}money"
+
+
+def tenant_money(tenant: TenantId, day: str) -> str:
+    """HASH: US dollars spent by a tenant on a day (`yyyymmdd`), and set aside by its runs."""
+    return f"tenant:{{{tenant}}}:money:{day}"
+
+
 def tenant_threads(tenant: TenantId) -> str:
     """ZSET of a tenant's threads by creation time (ms)."""
     return f"tenant:{{{tenant}}}:threads"

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from redis.commands.core import Script
 
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
+_MONEY = ("reserve", "settle")
 _HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
 _FIGURES = ("figures",)
 _SCHED = ("sched_admit", "sched_push", "sched_next", "sched_apart", "sched_clear")
@@ -43,6 +44,8 @@ class Scripts:
     hook_settle: Any
     hook_replay: Any
     figures: Any
+    reserve: Any
+    settle: Any
     sched_admit: Any
     sched_push: Any
     sched_next: Any
@@ -50,7 +53,7 @@ class Scripts:
     sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_HOOKS, *_FIGURES, *_SCHED):
+        for name in (*_THREAD, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

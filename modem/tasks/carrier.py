@@ -9,6 +9,7 @@ from modem.journal import Previewer, RunJournal
 from modem.leases import Heartbeat
 from modem.meter import RUN_SECONDS, WAIT_SECONDS, Meter
 from modem.pool import Connections
+from modem.purse import RunPurse
 from modem.runs import Claim, Runs
 from modem.sched import Scheduler
 from modem.stream import START, Log, parse_cursor
@@ -129,6 +130,13 @@ class Carrier:
                 worker=self._worker,
                 history=history,
                 journal=journal,
+                purse=RunPurse(
+                    self._connections,
+                    self._settings.agent,
+                    run_id,
+                    claim.record.tenant,
+                    now_ms=claim.now_ms,
+                ),
                 now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
             )
             await self._attempt(attempt, claim, journal, control)

@@ -22,8 +22,8 @@ from workflow.runner.control import Control
 from workflow.runner.run import Attempt, execute
 from workflow.sandboxes.base import SandboxProvider
 from workflow.sandboxes.memory import MemoryProvider
-from workflow.tools.build import build_registry
 from workflow.tools.base import Tool
+from workflow.tools.build import build_registry
 from workflow.tools.registry import Registry
 
 THREAD = ThreadId("t1")
@@ -76,6 +76,14 @@ class ListJournal:
         return [event for event in self.events if event.type == kind]
 
 
+class NoPurse:
+    """Nobody shares money with this run."""
+
+    async def reserve(self, usd: float) -> None: ...
+
+    async def settle(self, usd: float) -> None: ...
+
+
 @dataclass
 class Bench:
     """Runs tasks; every `attempt` is a new worker that knows nothing but the log."""
@@ -112,6 +120,7 @@ class Bench:
             worker=f"w{number}",
             history=list(self.journal.events),
             journal=self.journal,
+            purse=NoPurse(),
             now_ms=lambda: 1_000 + len(self.journal.events),
         )
         return await execute(attempt, self.shop(), self.control)

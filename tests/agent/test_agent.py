@@ -157,10 +157,10 @@ async def test_a_circle_is_warned_about_and_then_ends_the_run() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "options"),
-    [("turns", Budgets(turns=2)), ("tokens", Budgets(tokens=10)), ("usd", Budgets(usd=0.0001))],
+    [("turns", Budgets(turns=2)), ("tokens", Budgets(tokens=6000)), ("usd", Budgets(usd=0.012))],
 )
 async def test_each_budget_ends_the_run_with_its_name_and_a_summary(budget: str, options: Budgets) -> None:
-    turn = Turn(text="I work.", tool_calls=(tool_call("poke"),), usage=Usage(input_tokens=50, output_tokens=50))
+    turn = Turn(text="I work.", tool_calls=(tool_call("poke"),), usage=Usage(input_tokens=3000, output_tokens=500))
     subject = bench(*[turn] * 9, tools=[Poke()])
     await subject.attempt(options=RunOptions(budgets=options))
     end = terminal(subject)

@@ -17,7 +17,7 @@ from workflow.core.config import Settings
 from workflow.core.errors import ContextOverflow, ModelError, Stuck
 from workflow.core.events import EventBase, Message, Notice, ToolCall, ToolResulted, Usage, UsageUpdated
 from workflow.core.ids import ItemId, RunId, ThreadId, new_item_id
-from workflow.core.ports import Journal
+from workflow.core.ports import Journal, Purse
 from workflow.core.records import RunRecord
 from workflow.core.state import RunState, ThreadState
 from workflow.llm.base import ChatMessage, Completion, ModelRequest
@@ -29,6 +29,8 @@ from workflow.tools.registry import Registry, history_arguments
 log = logging.getLogger(__name__)
 
 MAX_NUDGES = 2
+ANSWER_TOKENS = 1_000
+"""What an answer is taken to need when money is set aside for it; most need less."""
 EMPTY = "Your answer was empty. Go on with the task: call a tool, or say what the outcome is."
 CUT = "Your answer was cut off by the output token limit. Go on where it stopped, in smaller pieces."
 OPEN_STEPS = (
@@ -54,7 +56,10 @@ class Agent:
     settings: Settings
     state: ThreadState
     journal: Journal
+    purse: Purse
     model: ResolvedModel
+    planning: ResolvedModel
+    """Answers the first turn."""
     summaries: ResolvedModel
     registry: Registry
     sandbox: Sandbox
@@ -220,33 +225,44 @@ class Agent:
             reasoning=completion.reasoning,
             tool_calls=shown,
             finish_reason=completion.finish_reason,
-            model=completion.model or self.model.model,
+            model=completion.model or self._model(turn).model,
             opaque=completion.opaque,
         )
         intents = self.calls.intents(either, turn=turn)
         await self.commit(message, self._usage(completion.usage, turn), *intents)
 
     async def _speak(self, turn: int) -> tuple[Completion, ItemId]:
+        model, request = self._model(turn), self._request(turn)
+        tokens = compaction.estimate(request.messages)
+        usd = model.llm.estimate_usd(input_tokens=tokens, output_tokens=ANSWER_TOKENS)
+        self.budget.check(self.progress, next_tokens=tokens, next_usd=usd)
+        await self.purse.reserve(usd)
         speech = Speech(self.journal, self.run_id, turn)
-        self._call = self.model.llm.call(self._request(), on_notice=self._notice)
+        self._call = model.llm.call(request, on_notice=self._notice)
         try:
             completion = await listen(self._call.stream(), speech.show)
         except ModelError:
             spent, self._call = self._call.usage, None
+            await self.purse.settle(spent.cost_usd)
             if spent.tokens:
                 await self.commit(self._usage(spent, turn - 1))
             raise
         self._call = None
+        await self.purse.settle(completion.usage.cost_usd)
         return completion, speech.item
+
+    def _model(self, turn: int) -> ResolvedModel:
+        return self.planning if turn == 1 else self.model
 
     async def _notice(self, code: str, text: str) -> None:
         turn = self.progress.turn
         await self.commit(Notice(thread_id=self.thread_id, run_id=self.run_id, turn=turn, code=code, text=text))
 
-    def _request(self) -> ModelRequest:
-        settings = self.model.settings
+    def _request(self, turn: int) -> ModelRequest:
+        model = self._model(turn)
+        settings = model.settings
         return ModelRequest(
-            model=self.model.model,
+            model=model.model,
             messages=self._messages(),
             tools=self.registry.specs(),
             allow_calls=not self.budget.last_call(self.progress),

@@ -36,17 +36,19 @@ class Budget:
         }
         return {name: round(max(0.0, limit - used), 6) for name, (limit, used) in spent.items() if limit}
 
-    def check(self, run: RunState, *, next_tokens: int = 0) -> None:
-        """Raises: BudgetExceeded when another model call of about `next_tokens` does not fit."""
+    def check(self, run: RunState, *, next_tokens: int = 0, next_usd: float = 0.0) -> None:
+        """Raises: BudgetExceeded when another model call of about that size does not fit."""
         left = self.left(run)
         for name, amount in left.items():
             limit = getattr(self, name)
             if amount <= 0:
                 raise BudgetExceeded(f"the run used up its {name}: the limit is {limit:g}", budget=name)
-        if "tokens" in left and next_tokens > left["tokens"]:
-            raise BudgetExceeded(
-                f"the next call needs about {next_tokens} tokens and {left['tokens']:g} are left", budget="tokens"
-            )
+        for name, need in (("tokens", next_tokens), ("usd", next_usd)):
+            if name in left and need > left[name]:
+                raise BudgetExceeded(
+                    f"the next call needs about {need:g} {name} and {left[name]:g} of {getattr(self, name):g} are left",
+                    budget=name,
+                )
 
     def last_call(self, run: RunState) -> bool:
         """True when the next turn is the last one."""

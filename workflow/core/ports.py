@@ -26,6 +26,18 @@ class Journal(Protocol):
         ...
 
 
+class Purse(Protocol):
+    """Money that the run shares with others (its thread's, its tenant's runs)."""
+
+    async def reserve(self, usd: float) -> None:
+        """Sets money aside before a model call. Raises: BudgetExceeded, Unavailable."""
+        ...
+
+    async def settle(self, usd: float) -> None:
+        """Books what the call has cost, and frees what was set aside."""
+        ...
+
+
 History = list[Event]
 """A thread's events, oldest first."""
 

@@ -74,6 +74,11 @@ class PolicyLLM:
         """The pieces of one answer. See `LLM.stream`."""
         return self.call(request, on_notice=on_notice).stream()
 
+    def estimate_usd(self, *, input_tokens: int, output_tokens: int) -> float:
+        """What a call of that size costs with the first candidate; 0 when its price is not known."""
+        cost = self.candidates[0].cost_usd
+        return cost(Usage(input_tokens=input_tokens, output_tokens=output_tokens)) if cost is not None else 0.0
+
     async def close(self) -> None:
         """Nothing to release: `Models` owns the drivers."""
 

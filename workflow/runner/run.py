@@ -28,7 +28,7 @@ from workflow.core.events import (
 from workflow.core.events import (
     RunCancelled as RunCancelledEvent,
 )
-from workflow.core.ports import Journal
+from workflow.core.ports import Journal, Purse
 from workflow.core.records import RunRecord
 from workflow.core.state import ThreadState, fold
 from workflow.runner.build import Workshop
@@ -49,6 +49,7 @@ class Attempt:
     worker: str
     history: list[Event]
     journal: Journal
+    purse: Purse
     now_ms: Callable[[], int]
 
 
@@ -74,6 +75,7 @@ async def execute(attempt: Attempt, shop: Workshop, control: Control) -> Parked 
     except Exception as failure:  # noqa: BLE001  # the edge of a run: whatever it was, the run ends and says so
         error = _only(failure)
     spent = agents[0].spent if agents else state.runs[attempt.record.run_id].usage
+    await attempt.purse.settle(spent.cost_usd - state.runs[attempt.record.run_id].usage.cost_usd)
     await attempt.journal.commit(_ending(attempt, state, error, spent))
     return None
 
@@ -88,7 +90,9 @@ async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: li
         settings=shop.settings,
         state=state,
         journal=attempt.journal,
+        purse=attempt.purse,
         model=model,
+        planning=shop.models.get(shop.settings.llm.planning) if shop.settings.llm.planning else model,
         summaries=shop.models.get(shop.settings.llm.summaries) if shop.settings.llm.summaries else model,
         registry=shop.registry,
         sandbox=sandbox,
