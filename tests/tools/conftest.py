@@ -1,4 +1,4 @@
-"""Sandboxes for the tool suites: the memory twin, the plain tier, and the strongest tier that holds here."""
+"""Sandboxes for the tool suites: the memory twin, and the local provider at its strongest."""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,14 +15,15 @@ from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.tiers import TIERS, Tier
 
 
-@pytest.fixture(params=["memory", "unsafe_host", "strongest"])
+@pytest.fixture(params=["memory", "local"])
 def tier(request: pytest.FixtureRequest) -> Tier | None:
-    """A tier of the local provider; None for the memory twin. Attacked here, outside of the test's event loop."""
+    """None for the memory twin; else the strongest tier that holds here, or the plain one.
+
+    Attacked here, outside of the test's event loop.
+    """
     if request.param == "memory":
         return None
-    tier = "unsafe_host" if request.param == "unsafe_host" else next((t for t in TIERS if not why_not(t)), None)
-    if tier is None:
-        pytest.skip("no tier but the plain one holds here")
+    tier: Tier = next((tier for tier in TIERS if not why_not(tier)), "unsafe_host")
     report(tier)
     return tier
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,19 @@ def make_context(
     )
 
 
+@cache
+def shipped() -> Registry:
+    """The tools as they come, without any search provider; describing them takes a while, so it is done once."""
+    return build_registry(ToolSettings(), environ={})[0]
+
+
 @dataclass
 class Bench:
     """Calls tools by name the way the agent does, and folds their results into one state as the log would."""
 
     sandbox: Sandbox
     settings: ToolSettings = field(default_factory=ToolSettings)
-    registry: Registry = field(default_factory=lambda: build_registry(ToolSettings(), environ={})[0])
+    registry: Registry = field(default_factory=shipped)
     state: ThreadState = field(default_factory=ThreadState)
     lock: Locks = field(default_factory=Locks)
     live: list[tuple[str, bytes]] = field(default_factory=list)
