@@ -4,6 +4,7 @@ import fcntl
 import os
 import struct
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -67,9 +68,9 @@ def test_a_path_is_inside_or_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("sockets", [True, False])
-def test_the_filter_is_a_program_whose_jumps_stay_inside(machine: str, sockets: bool) -> None:
-    program = seccomp.build(sockets, machine=machine)
+@pytest.mark.parametrize("kind", get_args(seccomp.Kind))
+def test_the_filter_is_a_program_whose_jumps_stay_inside(machine: str, kind: seccomp.Kind) -> None:
+    program = seccomp.build(kind, machine=machine)
     steps = list(struct.iter_unpack("=HBBI", program))
     assert len(steps) < 4096 and steps[-1] == (seccomp.RETURN, 0, 0, seccomp.ALLOW)
     for place, (code, yes, no, _) in enumerate(steps):
@@ -83,15 +84,17 @@ def test_the_filters_numbers_are_those_of_the_machines_headers() -> None:
         pytest.skip("no kernel headers here")
     words = [line.split() for line in header.read_text().splitlines() if line.startswith("#define __NR_")]
     known = {name.removeprefix("__NR_"): int(number) for _, name, number in words}
-    for name, (number, _) in seccomp.REFUSED.items():
-        assert known.get(name, number) == number
+    listed: dict[str, tuple[int | None, int | None]] = {**seccomp.REFUSED, **seccomp.IPC, **seccomp.ON_PATHS}
+    listed |= {name: numbers for name, (numbers, _) in seccomp.ON_OTHERS.items()}
+    for name, (wanted, _) in {**listed, "utimensat": seccomp.UTIMENSAT}.items():
+        assert known.get(name, wanted) == wanted, name
     for name, number in seccomp.CALLS["x86_64"].items():
         assert known[name] == number
 
 
 def test_an_unknown_machine_is_refused() -> None:
     with pytest.raises(SandboxRefused, match="s390x"):
-        seccomp.build(True, machine="s390x")
+        seccomp.build("namespaces", machine="s390x")
 
 
 def test_a_lock_is_held_until_its_last_descriptor_is_closed(tmp_path: Path) -> None:

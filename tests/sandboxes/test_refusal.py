@@ -73,11 +73,11 @@ async def test_without_any_means_commands_are_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("filter_", [NONSENSE, ALLOW_ALL], ids=["does not load", "filters nothing"])
 async def test_a_broken_system_call_filter_is_noticed_in_every_tier(folder: Path, filter_: bytes) -> None:
-    assert await tier_of(Means(seccomp=lambda _: filter_), folder) == "T3"
+    assert await tier_of(Means(seccomp=lambda kind: filter_), folder) == "T3"
 
 
 async def test_a_machine_whose_calls_are_unknown_is_refused(folder: Path) -> None:
-    means = Means(seccomp=lambda sockets: seccomp.build(sockets, machine="riscv64"))
+    means = Means(seccomp=lambda kind: seccomp.build(kind, machine="riscv64"))
     assert await tier_of(means, folder) == "T3"
 
 

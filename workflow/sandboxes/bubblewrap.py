@@ -6,8 +6,11 @@ read inside through `/proc/1` (bubblewrap#725).
 """
 
 import os
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from workflow.core.errors import SandboxRefused
@@ -29,6 +32,11 @@ IDENTITY = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 SHM_BYTES = 64 << 20
+MIN_COVERED_PARTS = 3
+NAMESPACES = (
+    "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup --cap-drop ALL "
+    f"--die-with-parent --new-session --as-pid-1 --hostname sandbox --uid {UID_INSIDE} --gid {UID_INSIDE}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class Room:
 
     workspace: Path
     home: Path
+    tmp: Path
+    """For temporary files, where bubblewrap cannot bound those in memory."""
     python: Path
     """The prefix of the interpreter that runs init."""
     hidden: tuple[Path, ...] = ()
@@ -54,20 +64,44 @@ def find() -> str:
     return found
 
 
-def options(room: Room, *, seccomp: bytes) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The command line after `bwrap`, up to and with `--`, and the descriptors it speaks of (the caller's)."""
+@cache
+def features(bwrap: str) -> frozenset[str]:
+    """The options this bubblewrap knows; `--size` came with 0.7, `--disable-userns` with 0.8."""
+    result = subprocess.run([bwrap, "--help"], capture_output=True, text=True, timeout=10, check=False)
+    return frozenset(re.findall(r"--[a-z-]+", result.stdout + result.stderr))
+
+
+def options(room: Room, *, seccomp: bytes, known: frozenset[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The command line after `bwrap`, up to and with `--`, and the descriptors it speaks of (the caller's).
+
+    known: the options this bubblewrap has.
+    """
     fds: list[int] = []
 
     def fd_of(content: bytes) -> str:
         fds.append(_memory_file(content))
         return str(fds[-1])
 
-    words = (
-        "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup --disable-userns "
-        "--cap-drop ALL --die-with-parent --new-session --as-pid-1 --hostname sandbox "
-        f"--uid {UID_INSIDE} --gid {UID_INSIDE}"
-    ).split()
-    words += ["--ro-bind", "/usr", "/usr"]
+    words = NAMESPACES.split()
+    if "--disable-userns" in known:  # The system call filter refuses new namespaces as well.
+        words.append("--disable-userns")
+    words += _system()
+    for name, text in IDENTITY.items():
+        words += ["--ro-bind-data", fd_of(text.encode()), name]
+    words += _interpreter(room)
+    words += ["--proc", "/proc", "--dev", "/dev", *_temporary(room, sized="--size" in known)]
+    # Bubblewrap's /dev is a writable file system in memory, as large as half of the host's.
+    words += ["--remount-ro", "/dev", "--dir", "/run", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]
+    if room.trusted:
+        words += ["--ro-bind-data", fd_of(room.trusted), TRUSTED]
+    words += ["--bind", str(room.home), HOME, "--bind", str(room.workspace), WORKDIR]
+    words += ["--chdir", WORKDIR, "--remount-ro", "/", "--seccomp", fd_of(seccomp)]
+    return ("--args", fd_of("\0".join(words).encode()), "--"), tuple(fds)
+
+
+def _system() -> list[str]:
+    """The host's programs and what they need to know, read-only."""
+    words = ["--ro-bind", "/usr", "/usr"]
     for name in SYSTEM_FOLDERS:
         folder = Path("/", name)
         if folder.is_symlink():
@@ -77,22 +111,27 @@ def options(room: Room, *, seccomp: bytes) -> tuple[tuple[str, ...], tuple[int, 
     for pattern in CONFIGURATION:
         for path in Path("/etc").glob(pattern):
             words += ["--ro-bind", str(path), str(path)]
-    for name, text in IDENTITY.items():
-        words += ["--ro-bind-data", fd_of(text.encode()), name]
-    if not room.python.is_relative_to("/usr"):
+    return words
+
+
+def _interpreter(room: Room) -> list[str]:
+    """Covers our own folders where they lie below a shared one, and shows the interpreter wherever it lies."""
+    # At least /usr/a/b: a worker that happens to be started in /usr/bin must not cover that.
+    covered = [path for path in room.hidden if path.is_relative_to("/usr") and len(path.parts) > MIN_COVERED_PARTS]
+    inner = [path for path in room.hidden if path.is_relative_to(room.python) and path != room.python]
+    words = [word for path in covered for word in ("--tmpfs", str(path))]
+    if not room.python.is_relative_to("/usr") or any(room.python.is_relative_to(path) for path in covered):
         words += ["--ro-bind", str(room.python), str(room.python)]
-    for hidden in room.hidden:
-        if any(hidden.is_relative_to(shared) for shared in ("/usr", room.python)):
-            words += ["--tmpfs", str(hidden)]
-    words += ["--proc", "/proc", "--dev", "/dev"]
-    words += ["--perms", "1777", "--size", str(room.tmp_bytes), "--tmpfs", "/tmp"]
-    words += ["--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
-    words += ["--dir", "/run", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]
-    if room.trusted:
-        words += ["--ro-bind-data", fd_of(room.trusted), TRUSTED]
-    words += ["--bind", str(room.home), HOME, "--bind", str(room.workspace), WORKDIR]
-    words += ["--chdir", WORKDIR, "--remount-ro", "/", "--seccomp", fd_of(seccomp)]
-    return ("--args", fd_of("\0".join(words).encode()), "--"), tuple(fds)
+    words += [word for path in inner if path not in covered for word in ("--tmpfs", str(path))]
+    return words + [word for path in {*covered, *inner} for word in ("--remount-ro", str(path))]
+
+
+def _temporary(room: Room, *, sized: bool) -> list[str]:
+    """Where everybody may write: in memory as far as it can be bounded, else on disk, where it is measured."""
+    if not sized:
+        return ["--bind", str(room.tmp), "/tmp"]
+    words = ["--perms", "1777", "--size", str(room.tmp_bytes), "--tmpfs", "/tmp"]
+    return [*words, "--perms", "1777", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
 
 
 def _memory_file(content: bytes) -> int:

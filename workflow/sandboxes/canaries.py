@@ -5,12 +5,14 @@ hexadecimal digits, prints one line `name<TAB>held|open<TAB>detail` per attack. 
 back with what it got hold of, or raises OSError because it was refused.
 """
 
+import contextlib
 import ctypes
 import errno
 import hashlib
 import marshal
 import os
 import platform
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -74,6 +76,39 @@ def write_host_folder(targets: Targets) -> str:
 def link_host_file(targets: Targets) -> str:
     os.link(targets["file"], "stolen")
     return "linked"
+
+
+def change_host_mode(targets: Targets) -> str:
+    """Whether the calls are refused or without effect does not matter, only the file."""
+    before = os.stat(targets["file"])  # noqa: PTH116
+    with contextlib.suppress(OSError):
+        os.chmod(targets["file"], 0o777)  # noqa: PTH101
+    with contextlib.suppress(OSError):
+        os.utime(targets["file"], (0, 0))
+    after = os.stat(targets["file"])  # noqa: PTH116
+    if (before.st_mode, before.st_mtime) != (after.st_mode, after.st_mtime):
+        return f"mode {after.st_mode:o}, time {after.st_mtime:.0f}"
+    raise PermissionError
+
+
+def limit_worker(targets: Targets) -> str:
+    resource.prlimit(targets["pid"], resource.RLIMIT_CORE, (0, 0))
+    if _is_worker(targets):
+        return "limited"
+    raise ProcessLookupError
+
+
+def read_shared_memory(targets: Targets) -> str:
+    """A System V segment of the host, found by its number."""
+    if libc.shmget(targets["shared_memory"], 1, 0) != -1:
+        return "found"
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def fill_devices(targets: Targets) -> str:
+    """/dev may be a file system in memory that nothing bounds."""
+    os.close(os.open("/dev/dialtone-canary", os.O_WRONLY | os.O_CREAT))
+    return "wrote to /dev"
 
 
 def list_data_folder(targets: Targets) -> str:
@@ -287,11 +322,15 @@ ATTACKS: tuple[Attack, ...] = (
     write_system,
     write_host_folder,
     link_host_file,
+    change_host_mode,
+    fill_devices,
     list_data_folder,
     read_secrets_of_worker,
     see_host_processes,
     signal_worker,
     trace_worker,
+    limit_worker,
+    read_shared_memory,
     connect_host_tcp,
     connect_metadata,
     connect_internet,

@@ -13,7 +13,7 @@ from workflow.sandboxes.packing import take_out
 from workflow.sandboxes.removal import remove_tree
 from workflow.sandboxes.tiers import Place
 from workflow.sandboxes.tree import Tree
-from workflow.sandboxes.uids import next_uid
+from workflow.sandboxes.uids import new_uid
 
 ARCHIVE = "workspace.tar.gz"
 USED = "used"
@@ -72,11 +72,10 @@ class Places:
     def _make(self, thread_id: ThreadId) -> Place:
         workspace, state = self.folders(thread_id)
         (state / USED).touch()
-        is_new = not workspace.is_dir()
-        if not is_new:
+        if workspace.is_dir():
             uid = workspace.stat().st_uid
         else:
-            uid = next_uid(self.sandboxes / "uids") if self._own_uids else os.geteuid()
+            uid = new_uid() if self._own_uids else os.geteuid()
         for folder in (workspace, state / "home", state / "tmp"):
             folder.mkdir(mode=0o700, exist_ok=True)
             if self._own_uids:

@@ -1,6 +1,7 @@
 """The start-up check: does a tier hold on this machine? Real attacks against canaries, from inside a real sandbox."""
 
 import contextlib
+import ctypes
 import hashlib
 import marshal
 import os
@@ -24,6 +25,7 @@ CHECK_MEMORY_BYTES = 128_000_000
 CHECK_PROCESSES = 24
 """Small limits for the sandbox that is attacked, so that reaching them takes milliseconds."""
 HOG = "x = [bytearray(8_000_000) for _ in range(100)]"
+IPC_CREAT, IPC_RMID = 0o1000, 0
 BOMB = """
 import os, time
 for count in range(200):
@@ -36,6 +38,7 @@ for count in range(200):
         os._exit(0)
 print(count)
 """
+_libc = ctypes.CDLL(None)
 DAEMON = "setsid -f sleep 300; (sleep 300 &); sleep 300 & exit 7"
 
 
@@ -54,6 +57,9 @@ def canary_targets(data_dir: Path) -> Iterator[Targets]:
             listener.bind(address)
             listener.listen()
         (folder / "socket").chmod(0o777)
+        key = secrets.randbelow(1 << 30) + 1
+        segment = _libc.shmget(key, 1, IPC_CREAT | 0o666)
+        stack.callback(_libc.shmctl, segment, IPC_RMID, None)
         environment = [f"{name}={value}".encode() for name, value in os.environ.items()]
         yield {
             "file": str(folder / "file"),
@@ -62,6 +68,7 @@ def canary_targets(data_dir: Path) -> Iterator[Targets]:
             "environment": [hashlib.sha256(entry).hexdigest() for entry in environment if not _is_plain(entry)],
             "pid": os.getpid(),
             "started": started(os.getpid()),
+            "shared_memory": key,
             "tcp_port": tcp.getsockname()[1],
             "abstract": abstract,
             "socket": str(folder / "socket"),
@@ -78,6 +85,7 @@ async def attack(sandbox: LocalSandbox, targets: Targets, *, caps: bool) -> list
     try:
         probes = await _attack_from_inside(sandbox, targets)
         probes.append(await _leave_daemons(sandbox))
+        probes.append(await _run_as_root(sandbox))
         if caps:
             probes += [await _fork_bomb(sandbox), await _memory_hog(sandbox)]
     except (DialtoneError, OSError) as error:
@@ -101,6 +109,13 @@ async def _leave_daemons(sandbox: LocalSandbox) -> Probe:
     return Probe("leave daemons", result.exit_code == 7 and left == 0, f"{left} left, status {result.exit_code}")
 
 
+async def _run_as_root(sandbox: LocalSandbox) -> Probe:
+    """From outside: inside a user namespace everybody may look like an ordinary user."""
+    cell = await sandbox.cell()
+    uid = _uid_of(cell.init_pid)
+    return Probe("run as root", uid != 0, f"user {uid} of the host")
+
+
 async def _fork_bomb(sandbox: LocalSandbox) -> Probe:
     result = await _python(sandbox, "-", stdin=BOMB.encode())
     count = int(result.stdout or b"0")
@@ -119,6 +134,11 @@ async def _python(sandbox: LocalSandbox, *arguments: str, stdin: bytes) -> ExecR
 def interpreter() -> str:
     """The Python that is sure to be inside: the one that runs init."""
     return str(Path(sys.executable).resolve())
+
+
+def _uid_of(pid: int) -> int:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:"))
+    return int(line.split()[2])
 
 
 def _source() -> bytes:

@@ -8,6 +8,8 @@ its numbers mean other calls. Sources: seccomp(2), linux/filter.h, linux/seccomp
 import errno
 import platform
 import struct
+from collections.abc import Mapping
+from typing import Literal
 
 from workflow.core.errors import SandboxRefused
 
@@ -96,19 +98,64 @@ REFUSED = {
 }
 
 
-def build(sockets: bool, *, machine: str = "") -> bytes:
+IPC = {
+    "shmget": (29, 194),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+}
+"""Memory and queues that every process of a user reaches by number; a namespace of one's own has its own."""
+ON_OTHERS: dict[str, tuple[tuple[int, int], dict[int, int]]] = {
+    # numbers, and the arguments (place → value) that mean the caller itself
+    "prlimit64": ((302, 261), {0: 0}),
+    "sched_setparam": ((142, 118), {0: 0}),
+    "sched_setscheduler": ((144, 119), {0: 0}),
+    "sched_setaffinity": ((203, 122), {0: 0}),
+    "sched_setattr": ((314, 274), {0: 0}),
+    "setpriority": ((141, 140), {0: 0, 1: 0}),  # PRIO_PROCESS
+    "ioprio_set": ((251, 30), {0: 1, 1: 0}),  # IOPRIO_WHO_PROCESS
+}
+ON_PATHS = {
+    "chmod": (90, None),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}
+"""Landlock leaves these alone, so with the worker's own user they would reach all of that user's files."""
+UTIMENSAT = (280, 88)
+
+Kind = Literal["namespaces", "own user", "shared user"]
+"""What else confines the process: namespaces (T1, T1b), or Landlock, as a user of its own or as the worker's."""
+
+
+def build(kind: Kind, *, machine: str = "") -> bytes:
     """The filter as an array of `struct sock_filter` for this machine.
 
-    sockets: True allows AF_UNIX, AF_INET, AF_INET6 and route netlink (for a network namespace of its own);
-    False refuses every socket(), for tiers that share the host's network.
+    `namespaces` allows AF_UNIX, AF_INET, AF_INET6 and route netlink; the others refuse every socket() and System V
+    IPC. `shared user` also refuses settings of other processes, and lets changes of modes, owners, times and
+    attributes *by path* succeed without effect: refused, git, npm and pip would not work at all.
     Raises: SandboxRefused on a machine whose call numbers are unknown.
     """
     machine = machine or platform.machine()
     if machine not in AUDIT_ARCH:
         raise SandboxRefused(f"no system call filter for {machine}; known: {', '.join(AUDIT_ARCH)}")
     calls, column = CALLS[machine], list(AUDIT_ARCH).index(machine)
-    numbers = sorted(number for row in REFUSED.values() if (number := row[column]) is not None)
-    refuse = _return(FAIL | errno.EPERM)
     program = [
         _step(LOAD, ARCH_AT),
         *_unless(JUMP_EQUAL, AUDIT_ARCH[machine], [_return(KILL)]),
@@ -117,23 +164,43 @@ def build(sockets: bool, *, machine: str = "") -> bytes:
     if machine == "x86_64":
         program += _when(JUMP_GE, X32_BIT, [_return(KILL)])
     program += _when(JUMP_EQUAL, calls["clone3"], [_return(FAIL | errno.ENOSYS)])
-    program += _when(
-        JUMP_EQUAL, calls["clone"], [_argument(0), *_when(JUMP_ANY_BIT, NEW_NAMESPACES, [refuse]), _pass()]
-    )
-    terminal = [*_when(JUMP_EQUAL, TIOCSTI, [refuse]), *_when(JUMP_EQUAL, TIOCLINUX, [refuse])]
-    program += _when(JUMP_EQUAL, calls["ioctl"], [_argument(1), *terminal, _pass()])
-    program += _when(JUMP_EQUAL, calls["socket"], [*(_families() if sockets else []), refuse])
-    for number in numbers:
-        program += _when(JUMP_EQUAL, number, [refuse])
-    return b"".join([*program, _pass()])
+    program += _when(JUMP_EQUAL, calls["clone"], [_half(0), *_when(JUMP_ANY_BIT, NEW_NAMESPACES, [REFUSE]), PASS])
+    terminal = [*_when(JUMP_EQUAL, TIOCSTI, [REFUSE]), *_when(JUMP_EQUAL, TIOCLINUX, [REFUSE])]
+    program += _when(JUMP_EQUAL, calls["ioctl"], [_half(1), *terminal, PASS])
+    program += _when(JUMP_EQUAL, calls["socket"], [*(_families() if kind == "namespaces" else []), REFUSE])
+    refused = REFUSED if kind == "namespaces" else REFUSED | IPC
+    program += _each(refused, column, [REFUSE])
+    if kind == "shared user":
+        program += _for_shared_user(column)
+    return b"".join([*program, PASS])
+
+
+def _for_shared_user(column: int) -> list[bytes]:
+    """What keeps a process off others of its own user, where neither namespaces nor another user do."""
+    steps = []
+    for numbers, own in ON_OTHERS.values():
+        checks = [
+            step for place, value in own.items() for step in (_half(place), *_unless(JUMP_EQUAL, value, [REFUSE]))
+        ]
+        steps += _when(JUMP_EQUAL, numbers[column], [*checks, PASS])
+    steps += _each(ON_PATHS, column, [NO_EFFECT])
+    # Without a path, utimensat is about an open file; a pointer is null only if both of its halves are.
+    halves = (_half(1), _half(1, upper=True))
+    by_path = [step for half in halves for step in (half, *_unless(JUMP_EQUAL, 0, [NO_EFFECT]))]
+    return steps + _when(JUMP_EQUAL, UTIMENSAT[column], [*by_path, PASS])
+
+
+def _each(calls: Mapping[str, tuple[int, int | None]], column: int, then: list[bytes]) -> list[bytes]:
+    numbers = sorted(number for row in calls.values() if (number := row[column]) is not None)
+    return [step for number in numbers for step in _when(JUMP_EQUAL, number, then)]
 
 
 def _families() -> list[bytes]:
     """Lets the harmless families through. Route netlink is how programs list network interfaces."""
-    steps = [_argument(0)]
+    steps = [_half(0)]
     for family in (AF_UNIX, AF_INET, AF_INET6):
-        steps += _when(JUMP_EQUAL, family, [_pass()])
-    return steps + _when(JUMP_EQUAL, AF_NETLINK, [_argument(2), *_when(JUMP_EQUAL, NETLINK_ROUTE, [_pass()])])
+        steps += _when(JUMP_EQUAL, family, [PASS])
+    return steps + _when(JUMP_EQUAL, AF_NETLINK, [_half(2), *_when(JUMP_EQUAL, NETLINK_ROUTE, [PASS])])
 
 
 def _when(test: int, value: int, then: list[bytes]) -> list[bytes]:
@@ -144,18 +211,20 @@ def _unless(test: int, value: int, then: list[bytes]) -> list[bytes]:
     return [_step(test, value, yes=len(then), no=0), *then]
 
 
-def _argument(index: int) -> bytes:
-    """Loads the low half of an argument; the kernel itself reads flags, families and requests as 32 bits."""
-    return _step(LOAD, ARGS_AT + 8 * index)
+def _half(index: int, *, upper: bool = False) -> bytes:
+    """Loads half of an argument, as a rule the lower: flags, families, numbers are read as 32 bits by the kernel."""
+    return _step(LOAD, ARGS_AT + 8 * index + (4 if upper else 0))
 
 
 def _return(action: int) -> bytes:
     return _step(RETURN, action)
 
 
-def _pass() -> bytes:
-    return _return(ALLOW)
-
-
 def _step(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:
     return struct.pack("=HBBI", code, yes, no, value)
+
+
+PASS = _return(ALLOW)
+REFUSE = _return(FAIL | errno.EPERM)
+NO_EFFECT = _return(FAIL)
+"""An error number of 0: the call is not made and its caller is told that it was."""

@@ -7,6 +7,7 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from workflow.sandboxes import bubblewrap, init, landlock, seccomp
 from workflow.sandboxes.base import WORKDIR
 from workflow.sandboxes.cell import Launch
 from workflow.sandboxes.proxy import PORT
+from workflow.sandboxes.seccomp import Kind
 from workflow.sandboxes.staging import as_user
 
 Tier = Literal["T1", "T1b", "T2", "unsafe_host"]
@@ -35,9 +37,12 @@ GAPS: dict[Tier, tuple[str, ...]] = {
     "T2": (
         "the kernel is shared with the host",
         "commands have no sockets at all: no local servers, no network, no previews",
+        "no shared memory (/dev/shm), so e.g. Python's multiprocessing locks do not work",
         "names, sizes and times of host files can be asked for (stat), their content cannot",
+        "without root, changes of modes, owners and times by path have no effect, e.g. chmod +x",
         "memory, processes and disk of the whole sandbox are polled: a command can overshoot them for a moment",
         "CPU time is not limited",
+        "commands survive if the host kills the sandbox's own first process",
     ),
     "unsafe_host": ("nothing is confined: commands can do whatever the worker can",),
 }
@@ -95,8 +100,10 @@ class Means:
 
     bwrap: Callable[[], str] = bubblewrap.find
     """The path of bubblewrap. Raises: SandboxRefused."""
-    seccomp: Callable[[bool], bytes] = seccomp.build
-    """The filter, with or without sockets. Raises: SandboxRefused."""
+    features: Callable[[str], frozenset[str]] = bubblewrap.features
+    """The options bubblewrap has."""
+    seccomp: Callable[[Kind], bytes] = seccomp.build
+    """The system call filter. Raises: SandboxRefused."""
     ruleset: Callable[..., int] = landlock.ruleset
     """A Landlock ruleset's descriptor. Raises: SandboxRefused."""
 
@@ -124,15 +131,18 @@ def launch(
         undo.callback(os.close, program)
         run_init = (str(Path(sys.executable).resolve()), "-I", "-S", f"/proc/self/fd/{program}")
         if tier in ("T1", "T1b"):
-            room = bubblewrap.Room(own[0], own[1], prefix, hidden, settings.memory_bytes // 4, trusted)
-            words, fds = bubblewrap.options(room, seccomp=means.seccomp(True))
+            bwrap = means.bwrap()
+            room = bubblewrap.Room(*own, prefix, hidden, settings.memory_bytes // 4, trusted)
+            words, fds = bubblewrap.options(room, seccomp=means.seccomp("namespaces"), known=means.features(bwrap))
             undo.callback(_close, fds)
             # In a control group the kernel counts the whole sandbox; without one, each process by itself.
             limits = _limits(settings, processes=tier == "T1b", memory=tier == "T1b")
-            result = Launch((*before, means.bwrap(), *words, *run_init), (program, *fds), limits, held=(lock,))
+            result = Launch((*before, bwrap, *words, *run_init), (program, *fds), limits, held=(lock,))
         elif tier == "T2":
-            filter_, rules = means.seccomp(False), means.ruleset(readable=(prefix,), writable=own)
-            limits = _limits(settings, processes=place.uid != os.getuid(), memory=True)
+            has_own_user = place.uid != os.getuid()
+            filter_ = means.seccomp("own user" if has_own_user else "shared user")
+            rules = means.ruleset(readable=(prefix,), writable=own)
+            limits = _limits(settings, processes=has_own_user, memory=True)
             result = Launch((*before, *run_init), (program,), limits, filter_, rules, (lock,), own_pids=False)
         else:
             result = Launch((*before, *run_init), (program,), held=(lock,), own_pids=False)
@@ -160,9 +170,15 @@ def _limits(settings: SandboxSettings, *, processes: bool, memory: bool) -> dict
 
 
 def _program() -> int:
-    """A descriptor of init, compiled: reading it costs less than compiling it in every sandbox."""
+    """A descriptor of init, compiled."""
+    fd = os.memfd_create("init.pyc")
+    os.write(fd, _compiled())
+    return fd
+
+
+@cache
+def _compiled() -> bytes:
+    """Init as a .pyc file: compiling it in every sandbox would cost more than running it."""
     source = Path(init.__file__)
     code = compile(source.read_bytes(), source.name, "exec", dont_inherit=True)
-    fd = os.memfd_create("init.pyc")
-    os.write(fd, MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
-    return fd
+    return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
