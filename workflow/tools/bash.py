@@ -6,6 +6,7 @@ from workflow.core.errors import ToolError
 from workflow.core.events import Effect
 from workflow.sandboxes.base import BackgroundProcess, ExecResult
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
+from workflow.tools.offloop import off_loop
 from workflow.tools.output import readable, show
 from workflow.tools.shell import Ended, run_script, start_script
 from workflow.tools.statuses import hints, is_harmless
@@ -64,7 +65,7 @@ class Bash(Tool[BashArgs]):
 
 async def _report(args: BashArgs, ended: Ended, timeout_s: float, context: ToolContext) -> ToolOutput:
     result = ended.result
-    text = readable(result.stdout).rstrip("\n")
+    text = (await off_loop(len(result.stdout), lambda: readable(result.stdout))).rstrip("\n")
     if result.stderr:
         text = f"{text}\n{readable(result.stderr).rstrip()}".lstrip("\n")
     shown = await show(context, text or "(no output)")
@@ -129,7 +130,8 @@ async def _started(process: BackgroundProcess, context: ToolContext) -> ToolOutp
     """Waits a moment, so that a command that fails at once is seen at once."""
     status = await process.wait(timeout_s=_FAST_FAIL_S)
     raw, position = await process.output()
-    shown = await show(context, readable(raw).rstrip("\n") or "(no output yet)")
+    text = await off_loop(len(raw), lambda: readable(raw))
+    shown = await show(context, text.rstrip("\n") or "(no output yet)")
     if status is None:
         note = (
             f"Job {process.pid} runs in the background. Read on with bash_output(job={process.pid}), "

@@ -4,9 +4,7 @@ An edit is idempotent: when the file is no longer as the log knows it, but undoi
 edit has already been done (by a worker that died before it could say so) and is reported, not repeated.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -17,14 +15,13 @@ from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 from workflow.tools.diffs import EVENT_CHARS, shortened, unified
 from workflow.tools.encoding import Decoded, decode
 from workflow.tools.matching import Applied, Edit, apply_all
+from workflow.tools.offloop import off_loop
 from workflow.tools.paths import digest, missing, normal, remember, resolve
 from workflow.tools.repeats import check_unread, text_before
 
 MAX_FILE_BYTES = 10_000_000
 MAX_EDITS = 100
 _SHOWN_DIFF_CHARS = 3000
-_THREAD_ABOVE_CHARS = 100_000
-R = TypeVar("R")
 
 
 class EditArgs(ToolArgs):
@@ -105,13 +102,13 @@ async def edit_file(path: str, edits: Sequence[Edit], context: ToolContext, *, m
             return _output(real, "", decoded.text, raw, [], context, repeated=True)
         fact = context.state.facts.get(real)
         if fact is not None and fact != digest(raw):
-            before = await _off_loop(decoded.text, lambda: text_before(decoded, edits, fact))
+            before = await off_loop(len(raw), lambda: text_before(decoded, edits, fact))
             if before is None:
                 raise _stale(path)
             return _output(real, before, decoded.text, raw, [], context, repeated=True)
-        applied = await _off_loop(decoded.text, lambda: apply_all(decoded.text, edits))
+        applied = await off_loop(len(raw), lambda: apply_all(decoded.text, edits))
         if fact is None:
-            await _off_loop(decoded.text, lambda: check_unread(applied, edits, path))
+            await off_loop(len(raw), lambda: check_unread(applied, edits, path))
         content = decoded.bom + decoded.encode(applied[-1].text)
         if await context.sandbox.read(real) != raw:
             raise _stale(path)
@@ -129,7 +126,7 @@ async def _read(path: str, real: str, stat: FileStat, sandbox: Sandbox) -> tuple
             kind="too_large",
         )
     raw = await sandbox.read(real)
-    decoded = decode(raw)
+    decoded = await off_loop(len(raw), lambda: decode(raw))
     if decoded is None:
         raise ToolError(f"{path} is binary. Change it with a program through bash.", kind="binary")
     return raw, decoded
@@ -193,8 +190,3 @@ def _stale(path: str) -> ToolError:
         kind="stale",
         path=path,
     )
-
-
-async def _off_loop(text: str, work: Callable[[], R]) -> R:
-    """`work()`, in a thread when `text` is long enough to hold up other runs."""
-    return work() if len(text) < _THREAD_ABOVE_CHARS else await asyncio.to_thread(work)

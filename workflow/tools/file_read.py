@@ -9,6 +9,7 @@ from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 from workflow.tools.encoding import decode
 from workflow.tools.lines import View
 from workflow.tools.notebooks import cells
+from workflow.tools.offloop import off_loop
 from workflow.tools.paths import digest, missing, normal, remember, resolve
 from workflow.tools.pictures import picture
 from workflow.tools.truncate import clip_line
@@ -50,18 +51,22 @@ class FileRead(Tool[ReadArgs]):
         if stat.size > MAX_WHOLE_BYTES:
             return await _read_part(args, real, stat, context.sandbox)
         raw = await context.sandbox.read(real)
-        facts = remember(context, real, digest(raw))
+        facts = remember(context, real, await off_loop(len(raw), lambda: digest(raw)))
         image = picture(raw, real)
         if image is not None:
             text = f"{real}: {image.media_type}, {len(raw):,} bytes. The picture follows."
             return ToolOutput(text=text, data={"path": real, "media_type": image.media_type}, images=(image,))
-        text, note = _as_text(raw, real)
-        if not text:
+        lines, note = await off_loop(len(raw), lambda: _lines(raw, real))
+        if not lines:
             return ToolOutput(text=f"{real} is an empty file.", data={"path": real, "lines": 0}, facts=facts)
-        lines = View(text).lines
-        if lines[-1] == "":
-            lines.pop()
         return _page(args, real, lines, note=note, facts=facts)
+
+
+def _lines(raw: bytes, path: str) -> tuple[list[str], str]:
+    """The lines to show, none for an empty file, and a note about them."""
+    text, note = _as_text(raw, path)
+    lines = View(text).lines
+    return (lines[:-1] if lines[-1] == "" else lines), note
 
 
 def _as_text(raw: bytes, path: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from workflow.core.errors import ToolError
 from workflow.core.events import Effect, ToolResulted
 from workflow.sandboxes.base import BackgroundProcess
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
+from workflow.tools.offloop import off_loop
 from workflow.tools.output import readable, show
 
 MAX_WAIT_S = 60.0
@@ -33,7 +34,8 @@ class BashOutput(Tool[OutputArgs]):
             await process.wait(timeout_s=args.wait_s)
         after = args.after if args.after is not None else _last_position(args.job, context)
         raw, position = await process.output(after=after)
-        shown = await show(context, readable(raw).rstrip("\n") or "(no new output)")
+        text = await off_loop(len(raw), lambda: readable(raw))
+        shown = await show(context, text.rstrip("\n") or "(no new output)")
         status = process.exit_code
         if status is None:
             note = f"Job {args.job} still runs. To wait for more: bash_output(job={args.job}, wait_s=30)."

@@ -15,7 +15,6 @@ _SNIFFED_BYTES = 4096
 
 # CSI, OSC (titles, links), single-character escapes, and shift/charset controls.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])")
-_OVERSTRIKE = re.compile(r"[^\n\x08]\x08")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{6,64}")
 
@@ -45,15 +44,23 @@ def readable(raw: bytes) -> str:
     if is_binary(raw):
         return f"(binary output, {len(raw):,} bytes; look at it with file, xxd or strings)"
     text = _ANSI.sub("", raw.decode("utf-8", errors="replace"))
-    while "\x08" in text:
-        shorter = _OVERSTRIKE.sub("", text)
-        if shorter == text:
-            break
-        text = shorter
+    if "\b" in text:
+        text = _without_overstrikes(text)
     text = text.replace("\r\n", "\n")
     if "\r" in text:
         text = "\n".join(_last_state(line) for line in text.split("\n"))
     return _CONTROL.sub(lambda match: "␀" if match[0] == "\0" else "", text)
+
+
+def _without_overstrikes(text: str) -> str:
+    """Each backspace takes the character before it away, as a terminal would show it."""
+    kept: list[str] = []
+    for char in text:
+        if char != "\b":
+            kept.append(char)
+        elif kept and kept[-1] != "\n":
+            kept.pop()
+    return "".join(kept)
 
 
 def _last_state(line: str) -> str:

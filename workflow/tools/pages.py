@@ -1,6 +1,7 @@
 """A fetched page as text that a model can read."""
 
 import asyncio
+import html
 import re
 from functools import partial
 
@@ -9,7 +10,8 @@ from workflow.core.fetch import Fetched
 
 _EXTRACT_TIMEOUT_S = 15.0
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)")
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_MAX_EXTRACTED = 2_000_000
+"""Characters of HTML that are looked at for the main text."""
 _TEXTUAL = re.compile(
     r"text/|application/(?:.*\+)?(?:json|xml|yaml|x-yaml|toml|javascript|x-sh|x-ndjson)|^$|image/svg", re.IGNORECASE
 )
@@ -31,14 +33,21 @@ async def readable_page(answer: Fetched, *, raw: bool = False) -> tuple[str, str
     is_html = "html" in kind or (not kind and "<html" in text[:2000].lower())
     if raw or not is_html:
         return "", text
-    title = _TITLE.search(text[:200_000])
-    name = " ".join(title[1].split())[:300] if title else ""
     try:
         async with asyncio.timeout(_EXTRACT_TIMEOUT_S):
-            found = await asyncio.to_thread(partial(_markdown, text, answer.url))
-    except TimeoutError:
-        found = ""
-    return name, found or _stripped(text)
+            return _title(text), await asyncio.to_thread(partial(_markdown, text[:_MAX_EXTRACTED], answer.url))
+    except TimeoutError as error:
+        raise ToolError(
+            f"The main text of {answer.url} could not be found in time. Fetch it with raw=true.", kind="not_text"
+        ) from error
+
+
+def _title(page: str) -> str:
+    # Found by hand: a regular expression over a hostile page can take hours.
+    start = page[:200_000].lower()
+    begin = start.find(">", start.find("<title")) if "<title" in start else -1
+    end = start.find("</title", begin)
+    return " ".join(html.unescape(page[begin + 1 : end]).split())[:300] if 0 < begin < end else ""
 
 
 def _decoded(answer: Fetched) -> str:
@@ -55,14 +64,8 @@ def _markdown(page: str, url: str) -> str:
     # Imported on first use: it takes 0.2 s that most workers never need.
     import trafilatura  # noqa: PLC0415
 
-    found = trafilatura.extract(
+    found: str | None = trafilatura.extract(
         page, url=url, output_format="markdown", include_links=True, include_tables=True, favor_recall=True
     )
-    return found or ""
-
-
-def _stripped(page: str) -> str:
-    """What is left of HTML without its tags: for pages in which no main text can be found."""
-    body = re.sub(r"(?is)<(script|style|head|svg)\b.*?</\1>", " ", page)
-    text = re.sub(r"(?s)<[^>]*>", " ", body)
-    return "\n".join(line for line in (" ".join(part.split()) for part in text.split("\n")) if line)
+    # A page without a main text (a form, a short note) still has words.
+    return found or str(trafilatura.html2txt(page))

@@ -12,11 +12,12 @@ from typing import Literal
 
 from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.base import ExecResult, Sandbox
+from workflow.tools.offloop import off_loop
 from workflow.tools.output import PRIVATE_FOLDER
 
 TIMEOUT_S = 20.0
 MAX_COLUMNS = 500
-_MAX_OUTPUT = 8_000_000
+_MAX_OUTPUT = 4_000_000
 _MISSING = 127
 _ROW = re.compile(r"(\d+)([:-])(.*)", re.DOTALL)
 
@@ -71,8 +72,8 @@ async def search(query: Query, sandbox: Sandbox) -> Found:
         notes.append("There was too much to take in, so some is missing: narrow the pattern, path, glob or type")
     if stderr and result.exit_code == 2:
         notes.append(f"Some files could not be searched: {stderr[:300]}")
-    rows = _rows(result.stdout.decode("utf-8", "surrogateescape"), query.mode, partial=bool(notes))
-    return Found(sorted(rows, key=lambda row: row.path), ". ".join(notes))
+    rows = await off_loop(len(result.stdout), lambda: _rows(result.stdout, query.mode, partial=bool(notes)))
+    return Found(rows, ". ".join(notes))
 
 
 async def _ripgrep(query: Query, sandbox: Sandbox) -> ExecResult | None:
@@ -136,10 +137,11 @@ def _arguments(query: Query) -> list[str]:
     return [*found, "--with-filename", "--crlf", "-e", query.pattern, "--", query.path]
 
 
-def _rows(text: str, mode: str, *, partial: bool) -> list[Row]:
+def _rows(stdout: bytes, mode: str, *, partial: bool) -> list[Row]:
+    """Sorted by path; the lines of a file stay in their order."""
+    text = stdout.decode("utf-8", "surrogateescape")
     if mode in ("list", "files"):
-        paths = text.split("\0")
-        return [Row(_clean(path)) for path in paths[:-1]]
+        return [Row(path) for path in sorted(_clean(path) for path in text.split("\0")[:-1])]
     lines = text.split("\n")
     if partial:
         lines = lines[:-1]  # the last line may be cut
@@ -156,7 +158,7 @@ def _rows(text: str, mode: str, *, partial: bool) -> list[Row]:
         match = _ROW.fullmatch(rest)
         if match:
             rows.append(Row(_clean(path), int(match[1]), match[3].rstrip("\r"), match[2] == ":"))
-    return rows
+    return sorted(rows, key=lambda row: row.path)
 
 
 def _clean(path: str) -> str:

@@ -22,7 +22,7 @@ _TRIES = 3
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
 _WORTH_ANOTHER_TRY = frozenset({0, 429, 500, 502, 503, 504})  # 0: no answer at all
-_TAG = re.compile(r"<[^>]+>")
+_TAG = re.compile(r"<[^<>]*>")
 OFF = (
     "Web search is switched off: no search provider is configured here. Work from what you know and from the files, "
     "use web_fetch for addresses you know, and say in the answer what could not be looked up. (Operators: set "
