@@ -3,7 +3,7 @@
     python scripts/vendor.py            rebuild (needs Node, npm and their registry)
     python scripts/vendor.py --check    rebuild beside and compare; exit status 1 if anything differs
     python scripts/vendor.py --offline  compare the files with the hashes of vendor.json only; needs nothing
-    python scripts/vendor.py --types    check the types in the console's own modules (TypeScript reads their JSDoc)
+    python scripts/vendor.py --lint     check form (Prettier) and types (TypeScript, from JSDoc) of our own modules
 
 Versions and their integrity hashes are pinned in scripts/vendor_js/package-lock.json; what each file is bundled from
 stands in scripts/vendor_js/entries/. People who run Dialtone need none of this: the files are committed.
@@ -42,12 +42,12 @@ def main() -> int:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="rebuild beside and compare")
     mode.add_argument("--offline", action="store_true", help="only compare the files with their hashes")
-    mode.add_argument("--types", action="store_true", help="check the types of the console's modules")
+    mode.add_argument("--lint", action="store_true", help="check the console's own modules")
     arguments = parser.parse_args()
     if arguments.offline:
         return report(changed_files())
-    if arguments.types:
-        return check_types()
+    if arguments.lint:
+        return lint()
     with tempfile.TemporaryDirectory(prefix="dialtone-vendor-") as folder:
         made = build(Path(folder))
         if arguments.check:
@@ -59,17 +59,20 @@ def main() -> int:
     return 0
 
 
-def check_types() -> int:
-    """TypeScript's exit status for the console's modules, with the libraries' own declarations beside them."""
+def lint() -> int:
+    """The worst exit status of Prettier and TypeScript on the console, with the libraries' declarations beside it."""
     if not (RECIPE / "node_modules").is_dir():
         subprocess.run(["npm", "ci", "--silent"], cwd=RECIPE, check=True)
-    with tempfile.TemporaryDirectory(prefix="dialtone-types-") as name:
+    with tempfile.TemporaryDirectory(prefix="dialtone-lint-") as name:
         folder = Path(name)
         shutil.copytree(CONSOLE.parent, folder / "console", ignore=shutil.ignore_patterns("vendor"))
-        shutil.copytree(RECIPE / "types" / "vendor", folder / "console" / "vendor")
-        shutil.copy(RECIPE / "tsconfig.json", folder)
+        for file in ("tsconfig.json", ".prettierrc.json"):
+            shutil.copy(RECIPE / file, folder)
         (folder / "node_modules").symlink_to(RECIPE / "node_modules")
-        return subprocess.run(["node_modules/.bin/tsc", "-p", "tsconfig.json"], cwd=folder, check=False).returncode
+        form = subprocess.run(["node_modules/.bin/prettier", "--check", "console"], cwd=folder, check=False)
+        shutil.copytree(RECIPE / "types" / "vendor", folder / "console" / "vendor")
+        types = subprocess.run(["node_modules/.bin/tsc", "-p", "tsconfig.json"], cwd=folder, check=False)
+        return max(form.returncode, types.returncode)
 
 
 def build(folder: Path) -> dict[str, tuple[Path, bytes]]:

@@ -85,7 +85,8 @@ export class SseParser {
     const messages = [];
     for (const line of lines) {
       if (line === "") {
-        if (this._data.length) messages.push({ event: this._event || "message", data: this._data.join("\n"), id: this._id });
+        if (this._data.length)
+          messages.push({ event: this._event || "message", data: this._data.join("\n"), id: this._id });
         this._clear();
       } else {
         this._field(line);
@@ -336,7 +337,11 @@ export class Dialtone {
     /** @type {RequestInit} */
     const request = {
       method,
-      headers: { ...this._auth, ...headers, ...(body !== undefined || raw !== undefined ? { "Content-Type": type } : {}) },
+      headers: {
+        ...this._auth,
+        ...headers,
+        ...(body !== undefined || raw !== undefined ? { "Content-Type": type } : {}),
+      },
       body: raw ?? (body === undefined ? undefined : JSON.stringify(body)),
       cache: "no-store",
     };

@@ -2,7 +2,7 @@
  * What the page knows and does: the signals that the components read, and the actions that they call.
  */
 
-import { ApiError, Dialtone } from "./dialtone.js";
+import { ApiError, Dialtone, isAfter } from "./dialtone.js";
 import { ThreadView } from "./model/thread_view.js";
 import { effect, signal } from "./vendor/preact.js";
 
@@ -25,7 +25,9 @@ export const search = signal("");
 export const thread = signal(/** @type {{ id: string, record: any, view: ThreadView } | null} */ (null));
 /** Grows with every change of the open thread, at most once a frame. */
 export const tick = signal(0);
-export const connection = signal(/** @type {{ state: StreamNews["state"] | "paused" | "idle", error?: Error, until?: number }} */ ({ state: "idle" }));
+export const connection = signal(
+  /** @type {{ state: StreamNews["state"] | "paused" | "idle", error?: Error, until?: number }} */ ({ state: "idle" }),
+);
 /** Why the open thread cannot be shown. */
 export const threadError = signal("");
 /** What the gateway says of itself; null before it said anything. */
@@ -36,12 +38,22 @@ export const toast = signal(/** @type {{ text: string, tone: "plain" | "bad" } |
 /** What screen readers are told. */
 export const announcement = signal("");
 /** The dialog that is open. */
-export const dialog = signal(/** @type {{ kind: "file", path: string, at?: string } | { kind: "event", event: any } | { kind: "help" } | { kind: "delete" } | null} */ (null));
-export const panel = signal(/** @type {"plan" | "files" | "run" | ""} */ (saved("panel", matchMedia("(min-width: 1180px)").matches ? "plan" : "")));
+export const dialog = signal(
+  /** @type {{ kind: "file", path: string, at?: string } | { kind: "event", event: any } | { kind: "help" } | { kind: "delete" } | null} */ (
+    null
+  ),
+);
+export const panel = signal(
+  /** @type {"plan" | "files" | "run" | ""} */ (
+    saved("panel", matchMedia("(min-width: 1180px)").matches ? "plan" : "")
+  ),
+);
 export const isSidebarOpen = signal(false);
 export const theme = signal(/** @type {"auto" | "light" | "dark"} */ (saved("theme", "auto")));
 /** Text and attached files of each thread's composer; "" is the one of a new thread. */
 export const drafts = signal(/** @type {Record<string, { text: string, files: string[] }>} */ ({}));
+/** Moves the conversation to its end. */
+export const jumpToEnd = signal(0);
 /** Moves the keyboard to the composer. */
 export const focusComposer = signal(0);
 /** Grows when files changed on the server by other hands than the agent's. */
@@ -111,10 +123,22 @@ export async function loadThreads({ more = false } = {}) {
       threadsState.value = { isLoaded: true, cursor: page.next_cursor ?? "", error: "" };
     }
     isSignedOut.value = false;
+    followAgain(page.items);
   } catch (error) {
     if (isUnauthenticated(error)) isSignedOut.value = true;
     else threadsState.value = { ...threadsState.peek(), isLoaded: true, error: reason(error) };
   }
+}
+
+/**
+ * A stream that came back to a finished thread was told that nothing more comes. Something came after all.
+ * @param {any[]} records
+ */
+function followAgain(records) {
+  const open = thread.peek();
+  const record = records.find((one) => one.thread_id === open?.id);
+  if (!open || !record?.last_id || connection.peek().state !== "ended") return;
+  if (isAfter(record.last_id, open.view.lastId)) void follow();
 }
 
 /** @param {string} threadId */
@@ -142,7 +166,9 @@ async function openThread(threadId) {
 /** @param {unknown} error */
 function onThreadError(error) {
   if (isUnauthenticated(error)) isSignedOut.value = true;
-  else threadError.value = error instanceof ApiError && error.status === 404 ? "There is no such thread here." : reason(error);
+  else
+    threadError.value =
+      error instanceof ApiError && error.status === 404 ? "There is no such thread here." : reason(error);
 }
 
 /** Follows the open thread from where its view stands. */
@@ -154,7 +180,11 @@ async function follow() {
   const { view } = open;
   const onState = (/** @type {StreamNews} */ news) => {
     if (mine.signal.aborted) return;
-    connection.value = { state: news.state, error: news.error, until: news.retryInMs ? Date.now() + news.retryInMs : undefined };
+    connection.value = {
+      state: news.state,
+      error: news.error,
+      until: news.retryInMs ? Date.now() + news.retryInMs : undefined,
+    };
   };
   try {
     for await (const item of api.stream(open.id, { lastId: view.lastId, signal: mine.signal, onState })) {
@@ -232,7 +262,7 @@ export async function send(task, options) {
     files: options.files.length ? options.files : undefined,
   });
   if (!open) go(threadId);
-  else if (["ended", "idle", "failed"].includes(connection.peek().state)) void follow();
+  else jumpToEnd.value += 1;
   void loadThreads();
 }
 

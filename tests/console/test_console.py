@@ -214,6 +214,20 @@ async def test_a_link_to_an_event_shows_that_event(page: Page, client: Client) -
     assert shown["id"] == target.id and shown["text"] == "Message 0."
 
 
+async def test_a_page_that_was_told_the_end_sees_what_another_client_begins(page: Page, client: Client) -> None:
+    thread_id, _run_id = start(client, script({"text": "First."}))
+    await open_thread(page, thread_id)
+    await ended(page)
+    await page.context.set_offline(True)
+    await expect(page.locator(".connection")).to_have_attribute("data-state", "waiting")
+    await page.context.set_offline(False)
+    await expect(page.locator(".connection")).to_have_attribute("data-state", "ended")
+    client.execute(thread_id, script({"text": "Second."}))
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # looks again at once, not in 10 s
+    await ended(page, times=2)
+    assert await said(page) == ["First.", "Second."]
+
+
 async def test_threads_are_found_renamed_and_deleted(page: Page, client: Client) -> None:
     mark = client.initiate()[:6]
     thread_id = client.initiate(title=f"Find {mark} me")

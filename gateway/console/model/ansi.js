@@ -5,7 +5,8 @@
  * @typedef {{ text: string, classes: string, color: string, background: string }} Piece
  */
 
-const TOKEN = /\x1b\[([0-9;:]*)m|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|\r|\x08/g;
+const TOKEN =
+  /\x1b\[([0-9;:]*)m|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|\r|\x08/g;
 const CONTROL = /[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\u202a-\u202e\u2066-\u2069]/g;
 const MAX_LINE = 4000;
 
@@ -82,7 +83,10 @@ function channel(value) {
 /** @param {string} text @returns {Piece[][]} one list of pieces per line */
 export function ansiLines(text) {
   const style = new Style();
-  return text.replace(/\r+\n/g, "\n").split("\n").map((line) => readLine(line, style));
+  return text
+    .replace(/\r+\n/g, "\n")
+    .split("\n")
+    .map((line) => readLine(line, style));
 }
 
 /** @param {string} line @param {Style} style */
@@ -95,14 +99,16 @@ function readLine(line, style) {
     const shown = text.replace(CONTROL, "").slice(0, Math.max(0, MAX_LINE - length));
     length += shown.length;
     if (shown) pieces.push(style.piece(shown));
-    if (shown.length < text.length && length >= MAX_LINE && pieces.at(-1)?.text !== " …") pieces.push(style.piece(" …"));
+    if (shown.length < text.length && length >= MAX_LINE && pieces.at(-1)?.text !== " …")
+      pieces.push(style.piece(" …"));
   };
   for (const match of line.matchAll(TOKEN)) {
     add(line.slice(from, match.index));
     from = match.index + match[0].length;
     if (match[1] !== undefined) style.apply(match[1]);
     else if (match[0] === "\r" && line.slice(from).trim()) [pieces, length] = [[], 0];
-    else if (match[0] === "\b" && pieces.length) pieces[pieces.length - 1].text = pieces[pieces.length - 1].text.slice(0, -1);
+    else if (match[0] === "\b" && pieces.length)
+      pieces[pieces.length - 1].text = pieces[pieces.length - 1].text.slice(0, -1);
   }
   add(line.slice(from));
   return pieces;

@@ -53,7 +53,12 @@ export class ThreadView {
   /** The run that the page is about: the newest one that works, else the newest. */
   get activeRun() {
     const runs = [...this.runs.values()];
-    return runs.findLast((run) => run.status === "running") ?? runs.find((run) => run.status === "queued") ?? runs.at(-1) ?? null;
+    return (
+      runs.findLast((run) => run.status === "running") ??
+      runs.find((run) => run.status === "queued") ??
+      runs.at(-1) ??
+      null
+    );
   }
 
   /** @returns {Generator<Block>} */
@@ -158,7 +163,16 @@ export class ThreadView {
   _started(event, run) {
     if (!run) return;
     const { model, sandbox, worker, attempt, config_hash: configHash } = event;
-    Object.assign(run, { status: "running", startedAt: event.at, position: null, model, sandbox, worker, attempt, configHash });
+    Object.assign(run, {
+      status: "running",
+      startedAt: event.at,
+      position: null,
+      model,
+      sandbox,
+      worker,
+      attempt,
+      configHash,
+    });
   }
 
   /** @param {LogEvent} event @param {RunView | null} run */
@@ -222,7 +236,15 @@ export class ThreadView {
   /** @param {LogEvent} event @param {RunView | null} run */
   _resulted(event, run) {
     const known = this._byItem.get(event.call_id);
-    const block = known ?? this._add("tool", event, { callId: event.call_id, output: new Growing(), changes: [], tool: event.tool, arguments: {} });
+    const block =
+      known ??
+      this._add("tool", event, {
+        callId: event.call_id,
+        output: new Growing(),
+        changes: [],
+        tool: event.tool,
+        arguments: {},
+      });
     block.result = event;
     block.changes = [...block.changes, ...this._loose];
     this._loose = [];
@@ -277,7 +299,8 @@ export class ThreadView {
   _ended(event, run) {
     this._dropUnfinished(event.run_id, null);
     for (const block of this.questions.values()) {
-      if (block.runId === event.run_id && !block.answer && !block.isClosed) this._touch(Object.assign(block, { isClosed: true }));
+      if (block.runId === event.run_id && !block.answer && !block.isClosed)
+        this._touch(Object.assign(block, { isClosed: true }));
     }
     const status = event.type.slice("run.".length);
     if (run) {
@@ -305,7 +328,15 @@ export class ThreadView {
       growing.take(delta.offset, delta.text);
       block[delta.kind] = growing.text;
     } else if (delta.kind === "arguments") {
-      block ??= this._grow("tool", delta, { callId: delta.item, tool: "", arguments: {}, output: new Growing(), changes: [], isPreparing: true, draft: new Growing() });
+      block ??= this._grow("tool", delta, {
+        callId: delta.item,
+        tool: "",
+        arguments: {},
+        output: new Growing(),
+        changes: [],
+        isPreparing: true,
+        draft: new Growing(),
+      });
       block.draft?.take(delta.offset, delta.text);
     } else if (block?.kind === "tool") {
       const streams = (block.streams ??= {});
@@ -333,13 +364,20 @@ export class ThreadView {
       if (sequence(event.id) > sequence(this.lastId) || isReset) this._event(event);
     }
     for (const run of Object.values(state?.runs ?? {})) {
-      Object.assign(this._run(run.run_id), { task: run.task, status: run.status, turn: run.turn, usage: run.usage, reason: run.reason });
+      Object.assign(this._run(run.run_id), {
+        task: run.task,
+        status: run.status,
+        turn: run.turn,
+        usage: run.usage,
+        reason: run.reason,
+      });
     }
     const run = this.activeRun;
     if (run && state) Object.assign(run, { plan: state.plan ?? [], todos: state.todos ?? [] });
     for (const event of Object.values(state?.files ?? {})) this._changed(event);
     this._loose = [];
-    for (const event of Object.values(state?.questions ?? {})) if (!this.questions.has(event.question_id)) this._asked(event);
+    for (const event of Object.values(state?.questions ?? {}))
+      if (!this.questions.has(event.question_id)) this._asked(event);
     this.suggestions = state?.suggestions ?? this.suggestions;
     this.lastId = id || this.lastId;
   }
@@ -376,7 +414,18 @@ export class ThreadView {
       this.chunks.push(chunk);
     }
     this._blockCount += 1;
-    const block = { kind, key: `b${this._blockCount}`, id: event.id, at: event.at, runId: event.run_id ?? "", rev: 0, isHidden: false, isOpen: null, chunk, ...fields };
+    const block = {
+      kind,
+      key: `b${this._blockCount}`,
+      id: event.id,
+      at: event.at,
+      runId: event.run_id ?? "",
+      rev: 0,
+      isHidden: false,
+      isOpen: null,
+      chunk,
+      ...fields,
+    };
     chunk.blocks.push(block);
     chunk.rev += 1;
     return block;
@@ -393,9 +442,28 @@ export class ThreadView {
     let run = this.runs.get(runId);
     if (!run) {
       run = {
-        runId, task: "", status: "queued", position: null, waitingFor: "", queuedAt: 0, startedAt: 0, endedAt: 0, lastAt: 0,
-        turn: 0, model: "", sandbox: "", worker: "", attempt: 0, configHash: "", reason: "", usage: null, left: {}, turns: [],
-        plan: [], todos: [], lastText: "",
+        runId,
+        task: "",
+        status: "queued",
+        position: null,
+        waitingFor: "",
+        queuedAt: 0,
+        startedAt: 0,
+        endedAt: 0,
+        lastAt: 0,
+        turn: 0,
+        model: "",
+        sandbox: "",
+        worker: "",
+        attempt: 0,
+        configHash: "",
+        reason: "",
+        usage: null,
+        left: {},
+        turns: [],
+        plan: [],
+        todos: [],
+        lastText: "",
       };
       this.runs.set(runId, run);
     }

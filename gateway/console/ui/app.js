@@ -1,7 +1,18 @@
 /** The page: threads on the left, the conversation in the middle, plan, files and run on the right. */
 
 import {
-  announcement, connection, dialog, focusComposer, go, isSidebarOpen, isSignedOut, panel, route, thread, tick, toast,
+  announcement,
+  connection,
+  dialog,
+  focusComposer,
+  go,
+  isSidebarOpen,
+  isSignedOut,
+  panel,
+  route,
+  thread,
+  tick,
+  toast,
 } from "../store.js";
 import { html, useEffect } from "../vendor/preact.js";
 import { Composer } from "./composer.js";

@@ -12,7 +12,17 @@ import { Changes, FileLink, SafeLink, ToolCard } from "./tools.js";
 /** @typedef {import("../model/types.js").Block} Block */
 
 /** @type {Record<string, (props: { block: Block, toggle: () => void }) => any>} */
-const KINDS = { task: Task, note: Note, message: Message, person: Person, tool: ToolCard, question: Question, changes: LooseChanges, end: End, gap: Gap };
+const KINDS = {
+  task: Task,
+  note: Note,
+  message: Message,
+  person: Person,
+  tool: ToolCard,
+  question: Question,
+  changes: LooseChanges,
+  end: End,
+  gap: Gap,
+};
 
 /** @param {{ block: Block, toggle: () => void }} props */
 export function BlockView({ block, toggle }) {
@@ -31,7 +41,12 @@ function Task({ block }) {
     <div class="bubble">
       <p class="said">${isWhole ? block.text : `${block.text.slice(0, 1000)}…`}</p>
       ${isLong && html`<button type="button" class="more" onClick=${() => setWhole(!isWhole)}>${isWhole ? "Show less" : "Show all"}</button>`}
-      ${block.files.length > 0 && html`<p class="attached">${block.files.map((/** @type {string} */ path) => html`<${FileLink} path=${path} />`)}</p>`}
+      ${
+        block.files.length > 0 &&
+        html`<p class="attached">
+          ${block.files.map((/** @type {string} */ path) => html`<${FileLink} path=${path} />`)}
+        </p>`
+      }
     </div>
   </div>`;
 }
@@ -47,10 +62,18 @@ function Person({ block }) {
 function Message({ block, toggle }) {
   return html`
     ${block.reasoning && html`<${Reasoning} block=${block} toggle=${toggle} />`}
-    ${block.text && html`<div class="message">
+    ${
+      block.text &&
+      html`<div class="message">
       <${Markdown} text=${block.text} isDone=${block.isDone} />
-      ${block.isDone && html`<div class="message-tools"><${BlockTools} block=${block} /><${CopyButton} text=${() => block.text} label="Copy the message" /></div>`}
-    </div>`}
+      ${
+        block.isDone &&
+        html`<div class="message-tools">
+          <${BlockTools} block=${block} /><${CopyButton} text=${() => block.text} label="Copy the message" />
+        </div>`
+      }
+    </div>`
+    }
   `;
 }
 
@@ -70,7 +93,9 @@ function Note({ block }) {
   const icon = { notice: "warning", reminder: "info", link: "link" }[/** @type {string} */ (block.tone)] ?? "info";
   return html`<div class=${`note note-${block.tone}`}>
     <${Icon} name=${icon} size=${14} />
-    <span title=${block.tone === "reminder" ? block.text : undefined}>${block.text} ${block.url && html`<${SafeLink} url=${block.url} text=${block.url} />`}</span>
+    <span title=${block.tone === "reminder" ? block.text : undefined}>
+      ${block.text} ${block.url && html`<${SafeLink} url=${block.url} text=${block.url} />`}
+    </span>
     <${BlockTools} block=${block} />
   </div>`;
 }
@@ -91,7 +116,11 @@ function Gap({ block }) {
 /** @param {{ block: Block }} props */
 function End({ block }) {
   const { event, run, status } = block;
-  const [icon, word] = { finished: ["check", "Finished"], failed: ["cross", "Failed"], cancelled: ["stop", "Cancelled"] }[/** @type {"finished" | "failed" | "cancelled"} */ (status)];
+  const [icon, word] = {
+    finished: ["check", "Finished"],
+    failed: ["cross", "Failed"],
+    cancelled: ["stop", "Cancelled"],
+  }[/** @type {"finished" | "failed" | "cancelled"} */ (status)];
   const facts = [
     run?.startedAt ? `in ${duration(block.at - run.startedAt)}` : "",
     run?.turn ? plural(run.turn, "turn") : "",
@@ -112,14 +141,23 @@ function End({ block }) {
 function Question({ block }) {
   const { question, answer } = block;
   const isOpen = !answer && !block.isClosed;
-  const heading = { approval: "May the agent do this?", review: "Please check this", question: "The agent asks" }[/** @type {"approval" | "review" | "question"} */ (question.kind)];
+  const heading = { approval: "May the agent do this?", review: "Please check this", question: "The agent asks" }[
+    /** @type {"approval" | "review" | "question"} */ (question.kind)
+  ];
   return html`<section class=${`card question ${isOpen ? "is-open" : ""}`} aria-label=${heading}>
     <h2><${Icon} name="question" size=${16} />${heading}<${BlockTools} block=${block} /></h2>
     <${Markdown} text=${question.prompt} isDone=${true} />
-    ${question.tool && question.kind !== "question" && html`<pre class="asked"><strong>${question.tool}</strong> ${argumentsText(question.arguments)}</pre>`}
+    ${
+      question.tool &&
+      question.kind !== "question" &&
+      html`<pre class="asked"><strong>${question.tool}</strong> ${argumentsText(question.arguments)}</pre>`
+    }
     ${isOpen && html`<${AnswerForm} question=${question} />`}
-    ${answer && html`<p class="answered"><${Icon} name="check" size=${14} />Answered: <strong>${answer.answer}</strong>
-      ${answer.by && html` by ${answer.by}`}${answer.note && html` — ${answer.note}`}</p>`}
+    ${
+      answer &&
+      html`<p class="answered"><${Icon} name="check" size=${14} />Answered: <strong>${answer.answer}</strong>
+      ${answer.by && html` by ${answer.by}`}${answer.note && html` — ${answer.note}`}</p>`
+    }
     ${block.isClosed && html`<p class="answered">The run ended before this was answered.</p>`}
   </section>`;
 }
@@ -149,8 +187,13 @@ function AnswerForm({ question }) {
     if (isFree) void send(text);
   };
   return html`<form class="answer" onSubmit=${submit}>
-    ${!isFree && html`<div class="choices">${question.choices.map((/** @type {string} */ choice, /** @type {number} */ index) => html`<button
-      key=${choice} type="button" class=${index === 0 ? "primary" : ""} disabled=${isSending} onClick=${() => send(choice)}>${choice}</button>`)}</div>`}
+    ${
+      !isFree &&
+      html`<div class="choices">${question.choices.map(
+        (/** @type {string} */ choice, /** @type {number} */ index) => html`<button
+      key=${choice} type="button" class=${index === 0 ? "primary" : ""} disabled=${isSending} onClick=${() => send(choice)}>${choice}</button>`,
+      )}</div>`
+    }
     <label class="sr" for=${`a-${question.question_id}`}>${isFree ? "Your answer" : "A remark for the agent"}</label>
     <input id=${`a-${question.question_id}`} type="text" value=${text} placeholder=${isFree ? "Your answer" : "A remark for the agent (optional)"}
       onInput=${(/** @type {any} */ event) => setText(event.target.value)} maxlength=${isFree ? 20000 : 2000} />

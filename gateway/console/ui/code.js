@@ -13,11 +13,46 @@ const LIVE_CHARS = 40_000;
 
 /** @type {Record<string, string>} */
 const LANGUAGES = {
-  bash: "bash", c: "c", cc: "cpp", cfg: "ini", cpp: "cpp", cs: "csharp", css: "css", diff: "diff", dockerfile: "dockerfile",
-  go: "go", h: "c", hpp: "cpp", htm: "xml", html: "xml", ini: "ini", java: "java", js: "javascript", json: "json",
-  jsonl: "json", jsx: "javascript", lua: "lua", makefile: "makefile", md: "markdown", mjs: "javascript", patch: "diff",
-  php: "php", py: "python", pyi: "python", rb: "ruby", rs: "rust", sh: "bash", sql: "sql", svg: "xml", toml: "ini",
-  ts: "typescript", tsx: "typescript", xml: "xml", yaml: "yaml", yml: "yaml", zsh: "bash",
+  bash: "bash",
+  c: "c",
+  cc: "cpp",
+  cfg: "ini",
+  cpp: "cpp",
+  cs: "csharp",
+  css: "css",
+  diff: "diff",
+  dockerfile: "dockerfile",
+  go: "go",
+  h: "c",
+  hpp: "cpp",
+  htm: "xml",
+  html: "xml",
+  ini: "ini",
+  java: "java",
+  js: "javascript",
+  json: "json",
+  jsonl: "json",
+  jsx: "javascript",
+  lua: "lua",
+  makefile: "makefile",
+  md: "markdown",
+  mjs: "javascript",
+  patch: "diff",
+  php: "php",
+  py: "python",
+  pyi: "python",
+  rb: "ruby",
+  rs: "rust",
+  sh: "bash",
+  sql: "sql",
+  svg: "xml",
+  toml: "ini",
+  ts: "typescript",
+  tsx: "typescript",
+  xml: "xml",
+  yaml: "yaml",
+  yml: "yaml",
+  zsh: "bash",
 };
 
 /** The language of a file, by its name; "" if none is known. @param {string} path */
@@ -85,12 +120,14 @@ export function Diff({ diff }) {
   return html`<div class="diff" tabindex="0" role="group" aria-label="Difference">
     <table>
       <tbody>
-        ${shown.map((row, index) => html`<tr key=${index} class=${`diff-${row.kind}`}>
+        ${shown.map(
+          (row, index) => html`<tr key=${index} class=${`diff-${row.kind}`}>
           <td class="line-number">${row.old}</td>
           <td class="line-number">${row.new}</td>
           <td class="sign">${row.kind === "add" ? "+" : row.kind === "remove" ? "−" : ""}</td>
           <td class="line"><${Marked} text=${row.text} mark=${row.mark} /></td>
-        </tr>`)}
+        </tr>`,
+        )}
       </tbody>
     </table>
     <${More} hidden=${rows.length - shown.length} onClick=${() => setWhole(true)} />

@@ -3,7 +3,7 @@
 import { attempt, drafts, focusComposer, health, route, send, thread, tick, upload } from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
-import { IconButton, Spinner } from "./parts.js";
+import { FilePicker, IconButton, Spinner } from "./parts.js";
 
 const POLICIES = [
   { value: "enqueue", label: "Queue", hint: "Starts when the present run has ended" },
@@ -28,11 +28,11 @@ export function Composer() {
   const [model, setModel] = useState("");
   const [budgets, setBudgets] = useState(/** @type {Record<string, string>} */ ({}));
   const area = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
-  const picker = useRef(/** @type {HTMLInputElement | null} */ (null));
   const run = thread.value?.view.activeRun;
   const isBusy = run?.status === "running" || run?.status === "queued";
 
-  const change = (/** @type {Partial<typeof draft>} */ part) => (drafts.value = { ...drafts.peek(), [threadId]: { ...draft, ...part } });
+  const change = (/** @type {Partial<typeof draft>} */ part) =>
+    (drafts.value = { ...drafts.peek(), [threadId]: { ...draft, ...part } });
   useEffect(() => {
     if (focusComposer.value) area.current?.focus();
   }, [focusComposer.value]);
@@ -42,12 +42,17 @@ export function Composer() {
     event?.preventDefault();
     if (!draft.text.trim() || isSending) return;
     setSending(true);
-    const limits = Object.fromEntries(Object.entries(budgets).filter(([, value]) => Number(value) > 0).map(([name, value]) => [name, Number(value)]));
+    const limits = Object.fromEntries(
+      Object.entries(budgets)
+        .filter(([, value]) => Number(value) > 0)
+        .map(([name, value]) => [name, Number(value)]),
+    );
     const options = { model, budgets: limits, policy: isBusy ? policy : undefined, files: draft.files };
     if (await attempt(() => send(draft.text, options))) change({ text: "", files: [] });
     setSending(false);
     area.current?.focus();
   };
+  const leaveOut = (/** @type {string} */ path) => change({ files: draft.files.filter((one) => one !== path) });
   const add = async (/** @type {File[]} */ files) => {
     if (!files.length) return;
     setUploading(true);
@@ -66,16 +71,20 @@ export function Composer() {
   };
   return html`<form class="composer" id="composer" onSubmit=${submit} aria-label="New task">
     ${isBusy && html`<${Policies} value=${policy} onChange=${setPolicy} />`}
-    ${(draft.files.length > 0 || isUploading) && html`<ul class="attachments" aria-label="Files for the task">
-      ${draft.files.map((path) => html`<li key=${path}><${Icon} name="file" size=${13} />${path}
-        <${IconButton} icon="cross" size=${12} label=${`Leave ${path} out`} onClick=${() => change({ files: draft.files.filter((one) => one !== path) })} /></li>`)}
+    ${
+      (draft.files.length > 0 || isUploading) &&
+      html`<ul class="attachments" aria-label="Files for the task">
+      ${draft.files.map(
+        (path) => html`<li key=${path}><${Icon} name="file" size=${13} />${path}
+        <${IconButton} icon="cross" size=${12} label=${`Leave ${path} out`} onClick=${() => leaveOut(path)} /></li>`,
+      )}
       ${isUploading && html`<li><${Spinner} />uploading</li>`}
-    </ul>`}
+    </ul>`
+    }
     <textarea ref=${area} rows="1" aria-label="Task" placeholder=${placeholder(isBusy, policy)} value=${draft.text} autofocus
       onInput=${(/** @type {any} */ event) => change({ text: event.target.value })} onKeyDown=${onKey} onPaste=${onPaste}></textarea>
     <div class="composer-bar">
-      <input ref=${picker} type="file" multiple hidden onChange=${(/** @type {any} */ event) => (add([...event.target.files]), (event.target.value = ""))} />
-      <${IconButton} icon="clip" label="Attach files" onClick=${() => picker.current?.click()} />
+      <${FilePicker} label="Attach files" onFiles=${add} />
       <${IconButton} icon="settings" label="Model and budgets" pressed=${areOptionsOpen} onClick=${() => setOptionsOpen(!areOptionsOpen)} />
       <span class="composer-hint">${summary(model, budgets)}</span>
       <button type="submit" class="send" disabled=${isSending || !draft.text.trim()} aria-label="Send the task" title="Send (Enter)">
@@ -89,21 +98,34 @@ export function Composer() {
 /** @param {boolean} isBusy @param {string} policy */
 function placeholder(isBusy, policy) {
   if (!isBusy) return "What should be done?";
-  return { enqueue: "What should be done next?", steer: "What should the agent know?", interrupt: "What should be done instead?" }[policy] ?? "";
+  return (
+    {
+      enqueue: "What should be done next?",
+      steer: "What should the agent know?",
+      interrupt: "What should be done instead?",
+    }[policy] ?? ""
+  );
 }
 
 /** @param {string} model @param {Record<string, string>} budgets */
 function summary(model, budgets) {
-  const limits = BUDGETS.filter(({ name }) => Number(budgets[name]) > 0).map(({ name }) => (name === "usd" ? `$${budgets[name]}` : `${budgets[name]} ${name}`));
+  const limits = BUDGETS.filter(({ name }) => Number(budgets[name]) > 0).map(({ name }) =>
+    name === "usd" ? `$${budgets[name]}` : `${budgets[name]} ${name}`,
+  );
   return [model, limits.length ? `at most ${limits.join(", ")}` : ""].filter(Boolean).join(" · ");
 }
 
 /** @param {{ value: string, onChange: (value: string) => void }} props */
 function Policies({ value, onChange }) {
   return html`<fieldset class="policies"><legend class="sr">A run is under way: what to do with this task</legend>
-    ${POLICIES.map((policy) => html`<label key=${policy.value} title=${policy.hint} class=${value === policy.value ? "is-chosen" : ""}>
-      <input type="radio" name="policy" value=${policy.value} checked=${value === policy.value} onChange=${() => onChange(policy.value)} />${policy.label}
-    </label>`)}
+    ${POLICIES.map(
+      (
+        policy,
+      ) => html`<label key=${policy.value} title=${policy.hint} class=${value === policy.value ? "is-chosen" : ""}>
+      <input type="radio" name="policy" value=${policy.value} checked=${value === policy.value}
+        onChange=${() => onChange(policy.value)} />${policy.label}
+    </label>`,
+    )}
     <span class="quiet">${POLICIES.find((policy) => policy.value === value)?.hint}</span>
   </fieldset>`;
 }
@@ -113,9 +135,11 @@ function Options({ model, setModel, budgets, setBudgets }) {
   return html`<div class="options">
     <label>Model<input type="text" value=${model} placeholder=${health.value?.model || "the default"} spellcheck="false"
       onInput=${(/** @type {any} */ event) => setModel(event.target.value.trim())} /></label>
-    ${BUDGETS.map(({ name, label, step }) => html`<label key=${name}>${label}
+    ${BUDGETS.map(
+      ({ name, label, step }) => html`<label key=${name}>${label}
       <input type="number" min="0" step=${step} value=${budgets[name] ?? ""} placeholder="no own limit" inputmode="decimal"
-        onInput=${(/** @type {any} */ event) => setBudgets({ ...budgets, [name]: event.target.value })} /></label>`)}
+        onInput=${(/** @type {any} */ event) => setBudgets({ ...budgets, [name]: event.target.value })} /></label>`,
+    )}
   </div>`;
 }
 

@@ -3,8 +3,9 @@
  * that a thread of many thousand events scrolls like a short one.
  */
 
-import { route, thread, threadError, tick } from "../store.js";
-import { Component, html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
+import { sequence } from "../model/thread_view.js";
+import { jumpToEnd, route, thread, threadError, tick } from "../store.js";
+import { Component, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact.js";
 import { BlockView } from "./blocks.js";
 import { Icon } from "./icons.js";
 
@@ -27,7 +28,11 @@ export function Conversation() {
   const changes = tick.value;
   const target = route.value.eventId;
   const chunks = open?.view.chunks ?? [];
-  const pinned = target && open ? open.view.blockOf(target)?.chunk.index : undefined;
+  const isThere = Boolean(open && target && sequence(open.view.lastId) >= sequence(target));
+  const pinned = useMemo(
+    () => (isThere ? open?.view.blockOf(target)?.chunk.index : undefined),
+    [isThere, target, open?.id],
+  );
 
   useEffect(() => {
     isFollowing.current = !route.peek().eventId;
@@ -38,7 +43,7 @@ export function Conversation() {
     const element = scroller.current;
     if (element && isFollowing.current) element.scrollTop = element.scrollHeight;
   }, [changes, near, open?.id]);
-  useTarget(scroller, target, pinned !== undefined);
+  useTarget(target, pinned !== undefined);
 
   const onScroll = () => {
     const element = /** @type {HTMLElement} */ (scroller.current);
@@ -46,10 +51,12 @@ export function Conversation() {
     isFollowing.current = isNear;
     setAway(!isNear);
   };
+  useEffect(() => {
+    if (jumpToEnd.value) toEnd();
+  }, [jumpToEnd.value]);
   const toEnd = () => {
     isFollowing.current = true;
     setAway(false);
-    setNear(new Set(near));
     const element = /** @type {HTMLElement} */ (scroller.current);
     element.scrollTop = element.scrollHeight;
   };
@@ -94,9 +101,10 @@ function useObserver(scroller, setNear) {
 
 /**
  * Brings the event that the address names into view, once it is there.
- * @param {{ current: HTMLElement | null }} scroller @param {string} target @param {boolean} isThere
+ * @param {string} target
+ * @param {boolean} isThere
  */
-function useTarget(scroller, target, isThere) {
+function useTarget(target, isThere) {
   useEffect(() => {
     if (!target || !isThere) return;
     const id = thread.peek()?.view.blockOf(target)?.id;
@@ -119,7 +127,8 @@ class ChunkView extends Component {
 
   /** @param {any} next */
   shouldComponentUpdate(next) {
-    return next.rev !== this.props.rev || next.isDrawn !== this.props.isDrawn || next.observer !== this.props.observer;
+    const { chunk, rev, isDrawn, observer } = this.props;
+    return next.chunk !== chunk || next.rev !== rev || next.isDrawn !== isDrawn || next.observer !== observer;
   }
 
   componentDidMount() {

@@ -4,9 +4,9 @@ import { bytes, clock } from "../model/format.js";
 import { api, attempt, dialog, reason, remove, signIn, thread } from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Code, Diff, languageOf } from "./code.js";
-import { Icon, Logo } from "./icons.js";
+import { Logo } from "./icons.js";
 import { Markdown } from "./markdown.js";
-import { Chip, CopyButton, IconButton, Spinner } from "./parts.js";
+import { Chip, CopyButton, DownloadLink, IconButton, Spinner } from "./parts.js";
 
 const MAX_SHOWN_BYTES = 2_000_000;
 const KEYS = [
@@ -26,14 +26,21 @@ export function Dialogs() {
   const close = () => (dialog.value = null);
   if (open.kind === "help") return html`<${Modal} title="Keyboard and help" close=${close}><${Help} /><//>`;
   if (!current) return null;
-  if (open.kind === "file") return html`<${Modal} title=${open.path} close=${close} wide><${FileView} key=${open.path} threadId=${current.id} path=${open.path} at=${open.at} /><//>`;
-  if (open.kind === "event") return html`<${Modal} title=${`Event ${open.event}`} close=${close} wide><${EventView} threadId=${current.id} id=${open.event} /><//>`;
+  if (open.kind === "file")
+    return html`<${Modal} title=${open.path} close=${close} wide>
+      <${FileView} key=${open.path} threadId=${current.id} path=${open.path} at=${open.at} />
+    <//>`;
+  if (open.kind === "event")
+    return html`<${Modal} title=${`Event ${open.event}`} close=${close} wide><${EventView} threadId=${current.id} id=${open.event} /><//>`;
   const erase = async () => {
     if (await attempt(() => remove(current.id))) close();
   };
   return html`<${Modal} title="Delete this thread?" close=${close}>
     <p>Its conversation, its log and its workspace are gone for good.</p>
-    <div class="dialog-actions"><button type="button" onClick=${close}>Keep it</button><button type="button" class="danger" onClick=${erase}>Delete</button></div>
+    <div class="dialog-actions">
+      <button type="button" onClick=${close}>Keep it</button>
+      <button type="button" class="danger" onClick=${erase}>Delete</button>
+    </div>
   <//>`;
 }
 
@@ -66,12 +73,13 @@ function FileView({ threadId, path, at }) {
   const change = changes.find((one) => one.id === tab);
   return html`
     <div class="file-bar">
-      <label><span class="sr">What to show</span><select value=${change ? tab : "content"} onChange=${(/** @type {any} */ event) => setTab(event.target.value)}>
+      <label><span class="sr">What to show</span>
+        <select value=${change ? tab : "content"} onChange=${(/** @type {any} */ event) => setTab(event.target.value)}>
         <option value="content">Content now</option>
         ${changes.toReversed().map((one) => html`<option key=${one.id} value=${one.id}>${one.change} at ${clock(one.at)}</option>`)}
       </select></label>
       <${CopyButton} text=${() => path} label="Copy the path" />
-      <a class="icon-button" href=${api.fileUrl(threadId, path, { download: true })} download aria-label="Download" title="Download"><${Icon} name="download" size=${15} /></a>
+      <${DownloadLink} href=${api.fileUrl(threadId, path, { download: true })} label="Download" />
     </div>
     ${change ? html`<${Change} change=${change} />` : html`<${Content} threadId=${threadId} path=${path} />`}`;
 }
@@ -98,8 +106,10 @@ function Content({ threadId, path }) {
   if (isImage) return html`<img class="picture" src=${api.fileUrl(threadId, path)} alt=${path} />`;
   if (!file) return html`<p class="panel-empty"><${Spinner} /></p>`;
   if (file.error) return html`<p class="panel-empty">${file.error}</p>`;
-  if (file.text === undefined) return html`<p class="panel-empty">${bytes(file.size ?? 0)} that cannot be shown as text. Download it instead.</p>`;
-  if (/\.(md|markdown)$/i.test(path)) return html`<div class="pad"><${Markdown} text=${file.text} isDone=${true} /></div>`;
+  if (file.text === undefined)
+    return html`<p class="panel-empty">${bytes(file.size ?? 0)} that cannot be shown as text. Download it instead.</p>`;
+  if (/\.(md|markdown)$/i.test(path))
+    return html`<div class="pad"><${Markdown} text=${file.text} isDone=${true} /></div>`;
   return html`<${Code} text=${file.text} language=${languageOf(path)} numbered />`;
 }
 
@@ -146,7 +156,9 @@ export function SignIn() {
     <label for="key">API key</label>
     <input id="key" type="password" autocomplete="current-password" value=${key} placeholder="dt_…" autofocus
       onInput=${(/** @type {any} */ event) => setKey(event.target.value)} aria-describedby="key-help" />
-    <p id="key-help" class="quiet">An operator makes one with <code>./run.sh keys new</code>. It is exchanged for a cookie that scripts cannot read.</p>
+    <p id="key-help" class="quiet">
+      An operator makes one with <code>./run.sh keys new</code>. It is exchanged for a cookie that scripts cannot read.
+    </p>
     ${error && html`<p class="bad" role="alert">${error}</p>`}
     <button type="submit" class="primary" disabled=${!key.trim() || isSending}>Sign in</button>
   </form></main>`;

@@ -27,10 +27,17 @@ export function DropZone() {
       const files = [...(event.dataTransfer?.files ?? [])];
       void attempt(async () => {
         await upload(files);
-        say(files.length === 1 ? `${files[0].name} is in the workspace.` : `${files.length} files are in the workspace.`);
+        say(
+          files.length === 1 ? `${files[0].name} is in the workspace.` : `${files.length} files are in the workspace.`,
+        );
       });
     };
-    const listeners = /** @type {[string, any][]} */ ([["dragenter", enter], ["dragleave", leave], ["dragover", over], ["drop", drop]]);
+    const listeners = /** @type {[string, any][]} */ ([
+      ["dragenter", enter],
+      ["dragleave", leave],
+      ["dragover", over],
+      ["drop", drop],
+    ]);
     for (const [name, listener] of listeners) addEventListener(name, listener);
     return () => listeners.forEach(([name, listener]) => removeEventListener(name, listener));
   }, []);

@@ -2,16 +2,15 @@
 
 import { bytes } from "../model/format.js";
 import { api, attempt, dialog, filesChanged, reason, upload } from "../store.js";
-import { html, useEffect, useRef, useState } from "../vendor/preact.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
-import { IconButton, Spinner } from "./parts.js";
+import { DownloadLink, FilePicker, IconButton, Spinner } from "./parts.js";
 
 /** @typedef {{ path: string, kind: string, size: number }} FileStat */
 /** @typedef {{ id: string, view: import("../model/thread_view.js").ThreadView }} Open */
 
 /** @param {{ open: Open }} props */
 export function Files({ open }) {
-  const picker = useRef(/** @type {HTMLInputElement | null} */ (null));
   const [turn, setTurn] = useState(0);
   const changes = [...open.view.files.values()].reduce((sum, file) => sum + file.changes.length, 0);
   const add = (/** @type {File[]} */ files) => attempt(() => upload(files));
@@ -19,11 +18,10 @@ export function Files({ open }) {
     <h2>Workspace
       <span class="panel-tools">
         <${IconButton} icon="refresh" label="Look again" size=${15} onClick=${() => setTurn(turn + 1)} />
-        <${IconButton} icon="clip" label="Upload files" size=${15} onClick=${() => picker.current?.click()} />
-        <a class="icon-button" href=${api.archiveUrl(open.id)} download aria-label="Download everything" title="Download everything"><${Icon} name="download" size=${15} /></a>
+        <${FilePicker} label="Upload files" size=${15} onFiles=${add} />
+        <${DownloadLink} href=${api.archiveUrl(open.id)} label="Download everything" />
       </span>
     </h2>
-    <input ref=${picker} type="file" multiple hidden onChange=${(/** @type {any} */ event) => (add([...event.target.files]), (event.target.value = ""))} />
     <${Folder} open=${open} path="." rev=${`${turn}.${changes}.${filesChanged.value}`} />
   </section>`;
 }
@@ -42,7 +40,8 @@ function Folder({ open, path, rev }) {
   }, [open.id, path, rev]);
   if (error) return html`<p class="panel-empty">${error}</p>`;
   if (!entries) return html`<p class="panel-empty"><${Spinner} /></p>`;
-  if (!entries.length) return html`<p class="panel-empty">${path === "." ? "The workspace is empty. Drop files anywhere to put them here." : "Empty."}</p>`;
+  if (!entries.length)
+    return html`<p class="panel-empty">${path === "." ? "The workspace is empty. Drop files anywhere to put them here." : "Empty."}</p>`;
   return html`<ul class="tree">${entries.map((entry) => html`<${Entry} key=${entry.path} open=${open} entry=${entry} rev=${rev} />`)}</ul>`;
 }
 

@@ -1,6 +1,18 @@
 /** What is open, whether the page hears from the gateway, and how it looks. */
 
-import { attempt, connection, dialog, health, isSidebarOpen, panel, reconnect, rename, signOut, theme, thread } from "../store.js";
+import {
+  attempt,
+  connection,
+  dialog,
+  health,
+  isSidebarOpen,
+  panel,
+  reconnect,
+  rename,
+  signOut,
+  theme,
+  thread,
+} from "../store.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { IconButton } from "./parts.js";
 
@@ -15,8 +27,11 @@ export function Header() {
       <${IconButton} icon="keyboard" label="Keyboard and help" class="only-wide" onClick=${() => (dialog.value = { kind: "help" })} />
       ${health.value?.auth === "on" && html`<${IconButton} icon="out" label="Sign out" onClick=${() => attempt(signOut)} />`}
       ${open && html`<${IconButton} icon="trash" label="Delete this thread" onClick=${() => (dialog.value = { kind: "delete" })} />`}
-      ${open && html`<${IconButton} icon="panel" label="Plan, files and run" pressed=${Boolean(panel.value)}
-        onClick=${() => (panel.value = panel.value ? "" : "plan")} />`}
+      ${
+        open &&
+        html`<${IconButton} icon="panel" label="Plan, files and run" pressed=${Boolean(panel.value)}
+        onClick=${() => (panel.value = panel.value ? "" : "plan")} />`
+      }
     </span>
   </header>`;
 }
@@ -51,7 +66,12 @@ function Connection() {
   }, [state]);
   const seconds = until ? Math.max(0, Math.ceil((until - now) / 1000)) : 0;
   const words = {
-    idle: "Idle", connecting: "Connecting", live: "Live", ended: "Up to date", failed: "Disconnected", paused: "Paused",
+    idle: "Idle",
+    connecting: "Connecting",
+    live: "Live",
+    ended: "Up to date",
+    failed: "Disconnected",
+    paused: "Paused",
     waiting: seconds ? `Back in ${seconds} s` : "Reconnecting",
   };
   const canAct = state === "waiting" || state === "failed" || state === "paused";

@@ -27,8 +27,10 @@ export function Inspector() {
   };
   return html`<aside class="inspector" aria-label="Plan, files and run">
     <div class="tabs">
-      <div role="tablist" aria-label="What to show" onKeyDown=${onKey}>${TABS.map((tab) => html`<button key=${tab.name} type="button" role="tab" id=${`tab-${tab.name}`} aria-controls="panel"
-        aria-selected=${tab === chosen} tabindex=${tab === chosen ? 0 : -1} onClick=${() => (panel.value = tab.name)}>${tab.label}</button>`)}</div>
+      <div role="tablist" aria-label="What to show" onKeyDown=${onKey}>${TABS.map(
+        (tab) => html`<button key=${tab.name} type="button" role="tab" id=${`tab-${tab.name}`} aria-controls="panel"
+        aria-selected=${tab === chosen} tabindex=${tab === chosen ? 0 : -1} onClick=${() => (panel.value = tab.name)}>${tab.label}</button>`,
+      )}</div>
       <${IconButton} icon="cross" label="Close" onClick=${() => (panel.value = "")} />
     </div>
     <div class="panel" id="panel" role="tabpanel" aria-labelledby=${`tab-${chosen.name}`} tabindex="0">

@@ -9,7 +9,8 @@ import { highlight } from "./code.js";
 import { copyText } from "./parts.js";
 
 /** Raw HTML is shown as it was written, but for these tags, and for them only without attributes. */
-const HARMLESS = /^<\/?(b|br|code|del|details|em|hr|i|ins|kbd|li|mark|ol|p|pre|s|small|strong|sub|summary|sup|u|ul)\s*\/?>$/i;
+const HARMLESS =
+  /^<\/?(b|br|code|del|details|em|hr|i|ins|kbd|li|mark|ol|p|pre|s|small|strong|sub|summary|sup|u|ul)\s*\/?>$/i;
 const TAG = /<[^<>]*>?|>/g;
 
 /** @param {string} text */
@@ -28,7 +29,20 @@ marked.use({
 const SAFE = {
   RETURN_TRUSTED_TYPE: true,
   USE_PROFILES: { html: true },
-  FORBID_TAGS: ["style", "form", "input", "button", "textarea", "select", "option", "iframe", "video", "audio", "picture", "source"],
+  FORBID_TAGS: [
+    "style",
+    "form",
+    "input",
+    "button",
+    "textarea",
+    "select",
+    "option",
+    "iframe",
+    "video",
+    "audio",
+    "picture",
+    "source",
+  ],
   FORBID_ATTR: ["style", "id", "name", "srcset", "background"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   ALLOW_DATA_ATTR: false,
@@ -44,7 +58,8 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
     const link = document.createElement("a");
     const source = node.getAttribute("src") ?? "";
     link.textContent = node.getAttribute("alt") || source || "picture";
-    if (/^https?:/i.test(source)) Object.assign(link, { href: source, target: "_blank", rel: "noopener noreferrer nofollow" });
+    if (/^https?:/i.test(source))
+      Object.assign(link, { href: source, target: "_blank", rel: "noopener noreferrer nofollow" });
     node.replaceWith(link);
   }
 });
@@ -107,7 +122,11 @@ function finish(block) {
     void highlight(code, text, language);
     const pre = /** @type {HTMLElement} */ (code.parentElement);
     pre.tabIndex = 0;
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
+    const button = Object.assign(document.createElement("button"), {
+      type: "button",
+      className: "copy",
+      textContent: "Copy",
+    });
     button.setAttribute("aria-label", language ? `Copy the ${language} code` : "Copy the code");
     button.addEventListener("click", async () => {
       if (await copyText(text)) button.textContent = "Copied";

@@ -2,7 +2,7 @@
 
 import { clock, duration } from "../model/format.js";
 import { say } from "../store.js";
-import { html, useEffect, useState } from "../vendor/preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
 
 /**
@@ -55,6 +55,27 @@ export async function copyText(text) {
     say("The browser does not allow copying here.", "bad");
     return false;
   }
+}
+
+/** A link that saves what it points to. @param {{ href: string, label: string }} props */
+export function DownloadLink({ href, label }) {
+  return html`<a class="icon-button" href=${href} download aria-label=${label} title=${label}>
+    <${Icon} name="download" size=${15} />
+  </a>`;
+}
+
+/**
+ * An icon that lets one choose files.
+ * @param {{ label: string, size?: number, onFiles: (files: File[]) => void }} props
+ */
+export function FilePicker({ label, size, onFiles }) {
+  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const choose = (/** @type {any} */ event) => {
+    onFiles([...event.target.files]);
+    event.target.value = "";
+  };
+  return html`<input ref=${input} type="file" multiple hidden onChange=${choose} />
+    <${IconButton} icon="clip" label=${label} size=${size} onClick=${() => input.current?.click()} />`;
 }
 
 /** A word in a rounded box. @param {{ tone?: string, children?: any, title?: string }} props */

@@ -1,7 +1,19 @@
 /** Threads with search and state. */
 
 import { ago } from "../model/format.js";
-import { go, health, isSidebarOpen, linkTo, loadThreads, route, search, thread, threads, threadsState, tick } from "../store.js";
+import {
+  go,
+  health,
+  isSidebarOpen,
+  linkTo,
+  loadThreads,
+  route,
+  search,
+  thread,
+  threads,
+  threadsState,
+  tick,
+} from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Icon, Logo } from "./icons.js";
 import { IconButton, Spinner } from "./parts.js";
@@ -40,16 +52,19 @@ function List() {
   const current = route.value.threadId;
   if (error) return html`<p class="sidebar-note">${error}</p>`;
   if (!isLoaded) return html`<p class="sidebar-note"><${Spinner} /></p>`;
-  if (!threads.value.length) return html`<p class="sidebar-note">${search.value ? "Nothing found." : "No threads yet."}</p>`;
+  if (!threads.value.length)
+    return html`<p class="sidebar-note">${search.value ? "Nothing found." : "No threads yet."}</p>`;
   return html`<ul class="threads">
-    ${threads.value.map((one) => html`<li key=${one.thread_id}>
+    ${threads.value.map(
+      (one) => html`<li key=${one.thread_id}>
       <a href=${linkTo(one.thread_id)} aria-current=${one.thread_id === current ? "page" : undefined}
         onClick=${() => (isSidebarOpen.value = false)}>
         <${State} record=${one} isCurrent=${one.thread_id === current} />
         <span class="thread-title">${one.title || "Untitled"}</span>
         <span class="thread-time">${ago(one.updated_at, now)}</span>
       </a>
-    </li>`)}
+    </li>`,
+    )}
     ${cursor && html`<li><button type="button" class="more" onClick=${() => loadThreads({ more: true })}>Show more</button></li>`}
   </ul>`;
 }
@@ -59,7 +74,14 @@ function State({ record, isCurrent }) {
   void (isCurrent && tick.value);
   const live = isCurrent ? thread.value?.view.activeRun?.status : undefined;
   const status = live ?? (record.active_run ? "running" : record.last_status || "new");
-  const words = { running: "running", queued: "waiting", waiting: "waiting", finished: "finished", failed: "failed", cancelled: "cancelled" };
+  const words = {
+    running: "running",
+    queued: "waiting",
+    waiting: "waiting",
+    finished: "finished",
+    failed: "failed",
+    cancelled: "cancelled",
+  };
   const word = words[/** @type {keyof typeof words} */ (status)] ?? "new";
   return html`<span class=${`dot dot-${word}`} title=${word}><span class="sr">${word}:</span></span>`;
 }

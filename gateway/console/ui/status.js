@@ -21,8 +21,11 @@ export function StatusBar() {
     <span class="status-text">${activity(open.view, run)}</span>
     ${waiting > 0 && html`<span class="quiet">${waiting} queued</span>`}
     <span class="status-facts">
-      ${steps.length > 0 && html`<button type="button" class="progress" onClick=${() => (panel.value = "plan")} title="Show the plan">
-        <${Bar} done=${done} total=${steps.length} />${done}/${steps.length}</button>`}
+      ${
+        steps.length > 0 &&
+        html`<button type="button" class="progress" onClick=${() => (panel.value = "plan")} title="Show the plan">
+        <${Bar} done=${done} total=${steps.length} />${done}/${steps.length}</button>`
+      }
       ${run.usage?.cost_usd ? html`<span title=${leftText(run)}>${money(run.usage.cost_usd)}</span>` : null}
       <${Elapsed} from=${run.startedAt || run.queuedAt} />
     </span>
@@ -58,7 +61,10 @@ function activity(view, run) {
     const ahead = run.position ? `, ${run.position} before it` : "";
     return `Waiting${run.waitingFor ? ` for ${run.waitingFor}` : ""}${ahead}`;
   }
-  const block = view.chunks.slice(-3).flatMap((chunk) => chunk.blocks).findLast(isUnfinished);
+  const block = view.chunks
+    .slice(-3)
+    .flatMap((chunk) => chunk.blocks)
+    .findLast(isUnfinished);
   if (block?.kind === "question") return "Waiting for your answer";
   if (block?.kind === "message") return block.text ? "Writing" : "Thinking";
   if (block?.kind === "tool") return block.isPreparing ? "Preparing a tool call" : `Running ${block.tool}`;

@@ -7,12 +7,17 @@ export function Suggestions() {
   void tick.value;
   const open = thread.value;
   const run = open?.view.activeRun;
-  if (!open || !open.view.suggestions.length || !run || run.status === "running" || run.status === "queued") return null;
+  if (!open || !open.view.suggestions.length || !run || run.status === "running" || run.status === "queued")
+    return null;
   const choose = (/** @type {string} */ text) => {
     drafts.value = { ...drafts.peek(), [open.id]: { files: drafts.peek()[open.id]?.files ?? [], text } };
     focusComposer.value += 1;
   };
   return html`<ul class="suggestions" aria-label="Suggestions">
-    ${open.view.suggestions.map((text) => html`<li key=${text}><button type="button" title=${text} onClick=${() => choose(text)}>${text.replaceAll("`", "")}</button></li>`)}
+    ${open.view.suggestions.map(
+      (text) => html`<li key=${text}>
+        <button type="button" title=${text} onClick=${() => choose(text)}>${text.replaceAll("`", "")}</button>
+      </li>`,
+    )}
   </ul>`;
 }

@@ -70,7 +70,9 @@ function isOpenAtFirst(block) {
   if (block.isPreparing) return false;
   if (block.result?.ok === false) return true;
   if (block.changes.length) return block.changes.length <= 3;
-  return block.tool === "bash" && (!block.result || Boolean(block.output.text || parted(block.result.output).text.trim()));
+  return (
+    block.tool === "bash" && (!block.result || Boolean(block.output.text || parted(block.result.output).text.trim()))
+  );
 }
 
 /** @param {Block} block */
@@ -100,7 +102,8 @@ function Verdict({ block, isRunning }) {
   if (!result) return html`<${Chip} tone="bad">ended with the run<//>`;
   const status = result.data?.exit_code;
   const took = html`<span class="elapsed">${result.duration_ms >= 100 ? duration(result.duration_ms) : ""}</span>`;
-  if (typeof status === "number" && status !== 0) return html`${took}<${Chip} tone=${result.ok ? "plain" : "bad"}>exit ${status}<//>`;
+  if (typeof status === "number" && status !== 0)
+    return html`${took}<${Chip} tone=${result.ok ? "plain" : "bad"}>exit ${status}<//>`;
   if (!result.ok) return html`${took}<${Chip} tone="bad">${result.error || "failed"}<//>`;
   return html`${took}<span class="ok" title="done"><${Icon} name="check" size=${14} /><span class="sr">done</span></span>`;
 }
@@ -136,7 +139,11 @@ function Command({ block, isRunning }) {
   const remarks = notes.filter((note) => !/^exit status \d+, [\d.]+ s$/.test(note));
   return html`
     ${isLong && html`<${Code} text=${command} language="bash" />`}
-    ${shown.trim() ? html`<${Terminal} text=${shown} isLive=${isRunning} />` : html`<p class="quiet pad">${isRunning ? "No output yet." : "No output."}</p>`}
+    ${
+      shown.trim()
+        ? html`<${Terminal} text=${shown} isLive=${isRunning} />`
+        : html`<p class="quiet pad">${isRunning ? "No output yet." : "No output."}</p>`
+    }
     ${remarks.map((note) => html`<p class="card-note">${note}</p>`)}
     ${block.changes.length > 0 && html`<${Changes} changes=${block.changes} />`}
   `;
@@ -145,7 +152,10 @@ function Command({ block, isRunning }) {
 /** An output, and the remarks that the tool put below it in brackets. @param {string} output */
 function parted(output) {
   const at = output.lastIndexOf("\n\n");
-  const lines = output.slice(at + 2).trimEnd().split("\n");
+  const lines = output
+    .slice(at + 2)
+    .trimEnd()
+    .split("\n");
   if (at < 0 || !lines.every((line) => line.startsWith("[") && line.endsWith("]"))) return { text: output, notes: [] };
   return { text: output.slice(0, at), notes: lines.map((line) => line.slice(1, -1)) };
 }
@@ -153,12 +163,14 @@ function parted(output) {
 /** @param {{ changes: import("../model/types.js").LogEvent[] }} props */
 export function Changes({ changes }) {
   return html`<div class="changes">
-    ${changes.map((change) => html`<section key=${change.id}>
+    ${changes.map(
+      (change) => html`<section key=${change.id}>
       <p class="change-head"><${FileLink} path=${change.path} at=${change.id} />
         <${Chip} tone=${change.change === "deleted" ? "bad" : "plain"}>${change.change}<//>
         <span class="quiet">${change.change === "deleted" ? "" : bytes(change.size)}</span></p>
       <${Change} change=${change} />
-    </section>`)}
+    </section>`,
+    )}
   </div>`;
 }
 
@@ -167,7 +179,10 @@ export function Change({ change }) {
   if (!change.diff) return null;
   if (change.change !== "created") return html`<${Diff} diff=${change.diff} />`;
   const { rows } = parseDiff(change.diff);
-  const text = rows.filter((row) => row.kind === "add").map((row) => row.text).join("\n");
+  const text = rows
+    .filter((row) => row.kind === "add")
+    .map((row) => row.text)
+    .join("\n");
   return html`<${Code} text=${text} language=${languageOf(change.path)} numbered folded />`;
 }
 
@@ -181,7 +196,8 @@ export function FileLink({ path, at }) {
 function ReadFile({ result }) {
   const path = result.data?.path ?? "";
   const open = thread.value;
-  if (IMAGE.test(path) && open) return html`<img class="picture" src=${api.fileUrl(open.id, path)} alt=${path} loading="lazy" />`;
+  if (IMAGE.test(path) && open)
+    return html`<img class="picture" src=${api.fileUrl(open.id, path)} alt=${path} loading="lazy" />`;
   return html`<p class="card-note"><${FileLink} path=${path} /></p><${Code} text=${result.output} language=${languageOf(path)} />`;
 }
 
@@ -189,10 +205,12 @@ function ReadFile({ result }) {
 function Hits({ result }) {
   const hits = result.data?.results;
   if (!Array.isArray(hits)) return html`<${Output} text=${result.output} />`;
-  return html`<ol class="hits">${hits.map((hit, index) => html`<li key=${index}>
+  return html`<ol class="hits">${hits.map(
+    (hit, index) => html`<li key=${index}>
     <${SafeLink} url=${hit.url} text=${hit.title || hit.url} />
     <p>${hit.snippet ?? hit.content ?? ""}</p>
-  </li>`)}</ol>`;
+  </li>`,
+  )}</ol>`;
 }
 
 /** A link out of the page, or plain text when it is no web address. @param {{ url: string, text: string }} props */
@@ -204,7 +222,8 @@ export function SafeLink({ url, text }) {
 /** @param {{ result: any }} props */
 function Paths({ result }) {
   const paths = result.data?.paths;
-  if (!Array.isArray(paths) || !paths.every((path) => typeof path === "string")) return html`<${Output} text=${result.output} />`;
+  if (!Array.isArray(paths) || !paths.every((path) => typeof path === "string"))
+    return html`<${Output} text=${result.output} />`;
   return html`<ul class="paths">${paths.map((path) => html`<li key=${path}><${FileLink} path=${path} /></li>`)}</ul>`;
 }
 
