@@ -134,7 +134,7 @@ main() {
     chaos | bench) install dev; module "scripts.$command" "$@" ;;
     test)
       if [[ ${1:-} == --install-system-packages ]]; then system=yes; shift; fi
-      install dev; prepare_system "$system"; module pytest "$@" ;;
+      install dev; prepare_system "$system"; module pytest -n 3 --dist loadfile "$@" ;;
     check) install dev; exec "$root/scripts/check" "$@" ;;
     help | -h | --help) usage ;;
     *) say "run.sh: no command $command"; usage >&2; exit 2 ;;

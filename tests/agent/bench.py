@@ -14,7 +14,7 @@ from workflow.core.events import ApprovalResolved, Delta, Event, EventBase, Mess
 from workflow.core.ids import ItemId, RunId, TenantId, ThreadId, UserId
 from workflow.core.records import RunOptions, RunRecord
 from workflow.llm.base import LLM
-from workflow.llm.models import ResolvedModel
+from workflow.llm.models import Models, ResolvedModel
 from workflow.llm.policy import Candidate, PolicyLLM
 from workflow.llm.scripted import ScriptedLLM
 from workflow.runner.build import Workshop
@@ -95,6 +95,8 @@ class Bench:
     journal: ListJournal = field(default_factory=ListJournal)
     control: Control = field(default_factory=Control)
     context_tokens: int = 200_000
+    models: Models | None = None
+    """Real models in place of `llm`."""
     attempts: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     async def attempt(
@@ -136,7 +138,7 @@ class Bench:
         registry, _ = build_registry(self.settings.tools)
         return Workshop(
             settings=self.settings,
-            models=_OneModel(resolved),  # type: ignore[arg-type]  # the one model under test
+            models=self.models or _OneModel(resolved),  # type: ignore[arg-type]  # the one model under test
             registry=Registry([*(registry.get(name) for name in registry.names), *self.tools]),
             sandboxes=self.sandboxes,
             report=None,  # type: ignore[arg-type]  # nothing here reads it
