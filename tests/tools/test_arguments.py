@@ -104,6 +104,7 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("missing key", "bash", "{}", "invalid_arguments"),
     ("missing keys", "file_edit", '{"path": "a"}', "invalid_arguments"),
     ("unknown key", "bash", '{"command": "ls", "sudo": true}', "invalid_arguments"),
+    ("milliseconds of another program", "bash", '{"command": "ls", "timeout": 120000}', "invalid_arguments"),
     ("misspelt key", "bash", '{"comand": "ls"}', "invalid_arguments"),
     ("list of words as a command", "bash", '{"command": ["ls", "-la"]}', "invalid_arguments"),
     ("object as a text", "files_creation", '{"files": [{"path": "a", "content": {"b": 1}}]}', "invalid_arguments"),

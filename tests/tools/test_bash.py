@@ -26,6 +26,12 @@ async def test_folder_and_exported_variables_last_from_call_to_call(bench: Bench
     assert result.data["cwd"].endswith("/a/b")
 
 
+async def test_cd_goes_back_to_where_the_call_before_was(bench: Bench) -> None:
+    await bench("bash", command="mkdir -p a b; cd a; cd ../b")
+
+    assert output_of(await bench("bash", command='cd - >/dev/null; basename "$PWD"')) == "a"
+
+
 async def test_a_variable_that_is_unset_stays_unset(bench: Bench) -> None:
     await bench("bash", command="export NAME=x")
     await bench("bash", command="unset NAME")

@@ -148,6 +148,12 @@ async def test_grep_clips_very_long_lines(finder: Bench) -> None:
     assert result.text.startswith("long.txt:1:zzz")
 
 
+async def test_a_binary_file_is_named_only_when_asked_for_and_never_shown(finder: Bench) -> None:
+    result = await finder("grep", pattern="needle", path="binary.bin", output_mode="content")
+
+    assert entries(result.text) == ["binary.bin: (binary file matches)"]
+
+
 async def test_a_broken_pattern_is_an_error_and_not_nothing(finder: Bench) -> None:
     error = await finder.fails("grep", pattern="(unclosed")
 

@@ -30,7 +30,6 @@ KEY_ALIASES: dict[str, str] = {
     "regex": "pattern",
     "script": "command",
     "target_file": "path",
-    "timeout": "timeout_s",
     "todos": "items",
 }
 """Other programs' names for our arguments; used only where ours is missing and theirs is unknown."""

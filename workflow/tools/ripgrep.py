@@ -19,6 +19,7 @@ TIMEOUT_S = 20.0
 MAX_COLUMNS = 500
 _MAX_OUTPUT = 4_000_000
 _MISSING = 127
+_BINARY = re.compile(r"Binary file (.+) matches\b|(.+): binary file matches\b")
 _ROW = re.compile(r"(\d+)([:-])(.*)", re.DOTALL)
 
 
@@ -149,8 +150,8 @@ def _rows(stdout: bytes, mode: str, *, partial: bool) -> list[Row]:
     for line in lines:
         path, separator, rest = line.partition("\0")
         if not separator:
-            if line.startswith("Binary file "):
-                rows.append(Row(_clean(line[12:].partition(" matches")[0]), text="(binary file matches)"))
+            if binary := _BINARY.match(line):
+                rows.append(Row(_clean(binary[1] or binary[2]), text="(binary file matches)"))
             continue
         if mode == "counts":
             rows.append(Row(_clean(path), int(rest)))

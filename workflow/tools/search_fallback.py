@@ -157,12 +157,15 @@ def main() -> int:
         except OSError as error:
             sys.stderr.write(f"{path}: {error.strerror}\n")
             continue
-        if b"\0" in raw:
+        if b"\0" in raw and path != os.path.normpath(request["path"]):
             continue
         text = raw.decode("utf-8", "replace")
         lines = text[:-1].split("\n") if text.endswith("\n") else text.split("\n")
         hits = [n for n in matching_lines(text, regex, request["multiline"]) if n < len(lines)]
-        if hits:
+        if hits and b"\0" in raw and request["mode"] == "content":
+            found = True
+            write(f"Binary file {path} matches\n")
+        elif hits:
             found = True
             report(path, lines, hits, request, write)
     return 0 if found else 1

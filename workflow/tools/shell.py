@@ -42,6 +42,7 @@ __dt_root=$PWD __dt_dir=$PWD/.dialtone/shell __dt_cwd=$PWD __dt_lost=
 if [[ -f $__dt_dir/state ]]; then
   . "$__dt_dir/state"
   cd -- "$__dt_cwd" 2>/dev/null || { cd -- "$__dt_root"; __dt_lost=1; }
+  OLDPWD=${__dt_before:-$PWD}
 fi
 """
 
@@ -91,7 +92,7 @@ __dt_end() {
   for n in "${!__dt_base[@]}"; do
     [[ -v $n ]] || new+="unset $n"$'\n'
   done
-  printf -v line '__dt_cwd=%q\n' "$PWD"; new+=$line
+  printf -v line '__dt_cwd=%q __dt_before=%q\n' "$PWD" "${OLDPWD:-}"; new+=$line
   [[ $new == "$__dt_old" && -f $__dt_dir/state ]] || printf '%s' "$new" >"$__dt_dir/state"
   [[ $__dt_keyed ]] && printf '%s end %s\n' "$__dt_id" "$__dt_status" >>"$__dt_dir/calls"
   __dt_say "${__dt_lost:+lost}" "$__dt_status"
