@@ -240,7 +240,7 @@ class Agent:
         speech = Speech(self.journal, self.run_id, turn)
         self._call = model.llm.call(request, on_notice=self._notice)
         try:
-            completion = await listen(self._call.stream(), speech.show)
+            completion = await listen(self._call.stream(), request, speech.show)
         except ModelError:
             spent, self._call = self._call.usage, None
             await self.purse.settle(spent.cost_usd)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from workflow.core import genai
 from workflow.core.config import AgentSettings, ToolSettings
 from workflow.core.errors import SandboxError, ToolError
 from workflow.core.events import (
@@ -26,9 +27,10 @@ from workflow.core.events import (
 from workflow.core.ids import CallId, RunId, ThreadId
 from workflow.core.ports import Journal
 from workflow.core.state import ThreadState
+from workflow.core.tracing import Value, span
 from workflow.llm.base import Image
 from workflow.sandboxes.base import Sandbox
-from workflow.tools.base import ToolContext
+from workflow.tools.base import ToolContext, ToolOutput
 from workflow.tools.registry import ParsedCall, Registry
 
 log = logging.getLogger(__name__)
@@ -261,7 +263,7 @@ class Calls:
             services=dict(self._services),
         )
         try:
-            output = await call.tool.run(call.args, context)
+            output = await self._traced(call, context)
         except ToolError as error:
             return [self._failed(call, turn, error.message, error.kind, started, error.details)]
         except SandboxError as error:
@@ -275,6 +277,22 @@ class Calls:
             data["facts"] = output.facts
         result = self._result(call, turn, ok=output.ok, output=output.text, data=data, duration_ms=_ms_since(started))
         return [*output.events, result]
+
+    @staticmethod
+    async def _traced(call: ParsedCall, context: ToolContext) -> ToolOutput:
+        about: dict[str, Value] = {
+            genai.OPERATION: "execute_tool",
+            genai.TOOL: call.tool.name,
+            genai.TOOL_CALL: call.call.id,
+            genai.TOOL_TYPE: "function",
+            genai.TURN: context.turn,
+            genai.EFFECT: call.effect.value,
+        }
+        with span(f"execute_tool {call.tool.name}", about) as traced:
+            output = await call.tool.run(call.args, context)
+            if not output.ok:
+                traced.fail("not_ok")
+            return output
 
     # -- events
 

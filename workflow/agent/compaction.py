@@ -115,7 +115,7 @@ async def _notes(old: list[Entry], run_id: RunId, system: str, model: ResolvedMo
             cache_breakpoints=False,
         )
         try:
-            completion = await listen(model.llm.stream(request))
+            completion = await listen(model.llm.stream(request), request)
         except ContextOverflow:
             continue
         except ModelError as error:

@@ -4,22 +4,37 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import cast
 
+from workflow.core import genai
 from workflow.core.errors import ModelOverloaded
 from workflow.core.events import Delta, DeltaKind
 from workflow.core.ids import ItemId, RunId, new_item_id
 from workflow.core.ports import Journal
-from workflow.llm.base import Completion, ModelEvent, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
+from workflow.core.tracing import span, usage_attributes
+from workflow.llm.base import Completion, ModelEvent, ModelRequest, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
 
 
-async def listen(stream: AsyncIterator[ModelEvent], show: Callable[[ModelEvent], None] | None = None) -> Completion:
-    """The completion at the end of `stream`; each piece goes to `show`. Raises: what the driver raises."""
-    async with aclosing(cast("AsyncGenerator[ModelEvent]", stream)) as events:
-        async for event in events:
-            if isinstance(event, Completion):
-                return event
-            if show is not None:
-                show(event)
-    raise ModelOverloaded("the model's stream ended without an end")
+async def listen(
+    stream: AsyncIterator[ModelEvent], request: ModelRequest, show: Callable[[ModelEvent], None] | None = None
+) -> Completion:
+    """The completion at the end of `stream`; each piece goes to `show`. Raises: what the driver raises.
+
+    request: what the stream answers, for traces.
+    """
+    asked = {
+        genai.OPERATION: "chat",
+        genai.PROVIDER: genai.provider_name(request.model),
+        genai.REQUEST_MODEL: request.model,
+    }
+    with span(f"chat {request.model}", asked, kind="client") as traced:
+        async with aclosing(cast("AsyncGenerator[ModelEvent]", stream)) as events:
+            async for event in events:
+                if isinstance(event, Completion):
+                    reasons = {genai.RESPONSE_MODEL: event.model, genai.FINISH_REASONS: [event.finish_reason]}
+                    traced.set(reasons | usage_attributes(event.usage))
+                    return event
+                if show is not None:
+                    show(event)
+        raise ModelOverloaded("the model's stream ended without an end")
 
 
 class Speech:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from workflow.agent.agent import Agent, Parked
 from workflow.agent.prompt import project_instructions, system_prompt
+from workflow.core import genai
 from workflow.core.errors import (
     BudgetExceeded,
     DialtoneError,
@@ -31,6 +32,7 @@ from workflow.core.events import (
 from workflow.core.ports import Journal, Purse
 from workflow.core.records import RunRecord
 from workflow.core.state import ThreadState, fold
+from workflow.core.tracing import Span, Value, span, usage_attributes
 from workflow.runner.build import Workshop
 from workflow.runner.control import Control
 from workflow.sandboxes.base import Sandbox
@@ -58,13 +60,29 @@ async def execute(attempt: Attempt, shop: Workshop, control: Control) -> Parked 
 
     Raises: LeaseLost; CancelledError when the worker goes (`control.reason` is `release`) or lost the run.
     """
+    record = attempt.record
+    about: dict[str, Value] = {
+        genai.OPERATION: "invoke_agent",
+        genai.AGENT: "dialtone",
+        genai.CONVERSATION: record.thread_id,
+        genai.RUN: record.run_id,
+        genai.ATTEMPT: attempt.number,
+        genai.TENANT: record.tenant,
+    }
+    with span("invoke_agent dialtone", about, kind="consumer") as traced:
+        return await _to_the_end(attempt, shop, control, traced)
+
+
+async def _to_the_end(attempt: Attempt, shop: Workshop, control: Control, traced: Span) -> Parked | None:
     state = fold(attempt.history)
     task = asyncio.current_task()
     assert task is not None
     agents: list[Agent] = []
     try:
         control.bind(task)
-        return await _work(attempt, shop, state, agents)
+        parked = await _work(attempt, shop, state, agents)
+        traced.set({genai.OUTCOME: "waiting" if parked else "finished"} | usage_attributes(agents[0].spent))
+        return parked
     except asyncio.CancelledError:
         if control.reason != "cancel":
             raise
@@ -76,7 +94,10 @@ async def execute(attempt: Attempt, shop: Workshop, control: Control) -> Parked 
         error = _only(failure)
     spent = agents[0].spent if agents else state.runs[attempt.record.run_id].usage
     await attempt.purse.settle(spent.cost_usd - state.runs[attempt.record.run_id].usage.cost_usd)
-    await attempt.journal.commit(_ending(attempt, state, error, spent))
+    ending = _ending(attempt, state, error, spent)
+    traced.set({genai.OUTCOME: ending.wire_name.removeprefix("run_")} | usage_attributes(spent))
+    traced.fail(ending.reason if isinstance(ending, RunFailed) else "cancelled")
+    await attempt.journal.commit(ending)
     return None
 
 
