@@ -28,17 +28,21 @@ def stand_in(*words: str) -> tuple[str, ...]:
     return (sys.executable, str(HERE / "stand_ins.py"), *words)
 
 
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    """The environment of a stack of this test's own."""
+def own_environ(folder: Path) -> dict[str, str]:
+    """The environment of a stack of its own in `folder`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIALTONE_", "REDIS_URL", "ENV"))}
-    (tmp_path / "config.toml").touch()
+    (folder / "config.toml").touch()
     return {
         **kept,
-        "DIALTONE_CONFIG": str(tmp_path / "config.toml"),
-        "DIALTONE_DATA_DIR": str(tmp_path / "var"),
+        "DIALTONE_CONFIG": str(folder / "config.toml"),
+        "DIALTONE_DATA_DIR": str(folder / "var"),
         "DIALTONE_GATEWAY__PORT": str(free_port("127.0.0.1")),
     }
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return own_environ(tmp_path)
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ class Beside:
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
 
-    async def until(self, text: str, *, timeout_s: float = 20) -> str:
+    async def until(self, text: str, *, timeout_s: float = 60) -> str:
         """The first further line that holds `text`."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout_s):
@@ -106,7 +110,7 @@ class Beside:
             if not any(text in line for line in self.lines):
                 await self.until(text)
 
-    async def end(self, *, timeout_s: float = 20) -> int:
+    async def end(self, *, timeout_s: float = 60) -> int:
         """Its exit status, once it and its output have ended."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout_s):

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import Any
-
-from watchfiles import awatch
 
 from workflow.core.config import Section, Settings
 from workflow.core.config_keys import Path, dotted
@@ -48,25 +47,39 @@ def compare(old: Loaded, new: Loaded) -> Change:
     )
 
 
-async def changes(loaded: Loaded, *, stop: asyncio.Event | None = None) -> AsyncIterator[Change]:
-    """Every change of the file that `loaded` came from, until `stop`; a file that does not hold is logged and ignored.
+async def changes(loaded: Loaded, *, every_s: float = 1.0) -> AsyncGenerator[Change, None]:
+    """Every change of the file that `loaded` came from, for ever; a file that does not hold is logged and ignored.
 
-    Watches the folder, because editors and ConfigMaps replace the file: watching the file itself saw 1 of 3 (measured).
+    Asks for the file's state instead of watching it: that sees a file replaced by an editor or a ConfigMap, or
+    changed on a network disk, and what changed between `load` and the first look.
     """
-    if loaded.path is None:
-        return
-    async for touched in awatch(loaded.path.parent, recursive=False, stop_event=stop, rust_timeout=1000):
-        if not any(name.endswith((loaded.path.name, "..data")) for _, name in touched):
-            continue
-        try:
-            new = await asyncio.to_thread(load, loaded.path)
-        except ConfigError as exc:
-            log.error("config.toml does not hold, so the old settings stay: %s", exc.message)
-            continue
-        change = compare(loaded, new)
-        loaded = change.loaded
-        if change.live or change.need_restart:
-            yield change
+    seen: tuple[int, ...] = ()
+    while loaded.path is not None:
+        state = await asyncio.to_thread(_state, loaded.path)
+        if state and state != seen:
+            seen = state
+            change = await _reload(loaded)
+            if change is not None and (change.live or change.need_restart):
+                loaded = change.loaded
+                yield change
+        await asyncio.sleep(every_s)
+
+
+async def _reload(loaded: Loaded) -> Change | None:
+    try:
+        return compare(loaded, await asyncio.to_thread(load, loaded.path))
+    except ConfigError as exc:
+        log.error("config.toml does not hold, so the old settings stay: %s", exc.message)
+        return None
+
+
+def _state(path: FilePath) -> tuple[int, ...]:
+    """What differs when the file does; empty while it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _differences(old: Section, new: Section, prefix: Path = ()) -> list[Path]:
