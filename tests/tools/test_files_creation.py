@@ -1,5 +1,6 @@
 """Many files written: all of them or none, and nothing replaced by surprise."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -153,9 +154,17 @@ async def test_a_failure_in_the_middle_takes_everything_back() -> None:
     assert await sandbox.read("old") == b"before\n"
 
 
-async def test_two_calls_with_the_same_files_in_another_order_do_not_block_each_other(bench: Bench) -> None:
-    import asyncio
+async def test_two_calls_at_once_cannot_both_create_a_file(bench: Bench) -> None:
+    calls = [bench.attempt("files_creation", files=files(a=f"{n}\n")) for n in range(5)]
+    calls += [bench.attempt("multi_edit", path="a", edits=[{"old": "", "new": "edit\n"}])]
 
+    outcomes = await asyncio.gather(*calls)
+
+    assert sum(isinstance(outcome, ToolOutput) for outcome in outcomes) == 1
+    assert {o.kind for o in outcomes if isinstance(o, ToolError)} <= {"exists", "empty_old"}
+
+
+async def test_two_calls_with_the_same_files_in_another_order_do_not_block_each_other(bench: Bench) -> None:
     async with asyncio.timeout(10):
         await asyncio.gather(
             bench("files_creation", files=files(a="1", b="2")), bench("files_creation", files=files(b="2", a="1"))

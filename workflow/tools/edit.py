@@ -77,8 +77,7 @@ class MultiEdit(Tool[MultiEditArgs]):
     async def run(self, args: MultiEditArgs, context: ToolContext) -> ToolOutput:
         """Kinds of error: `file_missing`, `is_directory`, `not_regular`, `outside_workspace`, `bad_path`, `binary`,
         `too_large`, `encoding`, `stale`, `not_read`, `empty_old`, `no_change`, `omission_placeholder`, `not_found`,
-        `ambiguous`. The
-        detail `index` says which edit failed."""
+        `ambiguous`. The detail `index` says which edit failed."""
         return await edit_file(
             args.path, [Edit(e.old, e.new, e.replace_all) for e in args.edits], context, may_create=True
         )
@@ -90,15 +89,16 @@ async def edit_file(path: str, edits: Sequence[Edit], context: ToolContext, *, m
     may_create: an empty first `old` stands for a file that is not there yet.
     Raises: ToolError as the tools say. Nothing is written after an error.
     """
-    real, stat = await resolve(path, context.sandbox)
+    real, _ = await resolve(path, context.sandbox)
     creates = may_create and not edits[0].old
     async with context.lock(real):
+        stat = await context.sandbox.stat(real)  # again: another call may have made it while this one waited
         if stat is None:
             if creates:
                 return await _create(real, edits, context)
             raise await missing(normal(path, context.sandbox), context.sandbox)
         raw, decoded = await _read(path, real, stat, context.sandbox)
-        if creates and raw and raw == _created(edits)[0]:
+        if creates and _is_made_by(edits, raw):
             return _output(real, "", decoded.text, raw, [], context, repeated=True)
         fact = context.state.facts.get(real)
         if fact is not None and fact != digest(raw):
@@ -136,6 +136,14 @@ async def _create(path: str, edits: Sequence[Edit], context: ToolContext) -> Too
     content, applied = _created(edits)
     await context.sandbox.write(path, content)
     return _output(path, "", applied[-1].text, content, applied, context, created=True)
+
+
+def _is_made_by(edits: Sequence[Edit], raw: bytes) -> bool:
+    """True if the file is what `edits` would create."""
+    try:
+        return bool(raw) and raw == _created(edits)[0]
+    except ToolError:
+        return False
 
 
 def _created(edits: Sequence[Edit]) -> tuple[bytes, list[Applied]]:

@@ -4,7 +4,6 @@ from pydantic import Field
 
 from workflow.core.errors import ToolError
 from workflow.core.events import Effect, EventBase, FileChanged
-from workflow.sandboxes.base import FileStat
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 from workflow.tools.diffs import EVENT_CHARS, shortened, unified
 from workflow.tools.encoding import decode
@@ -49,22 +48,22 @@ class FilesCreation(Tool[CreateArgs]):
                 f"The files have {size:,} bytes together; a call takes {MAX_BYTES:,}. Split them over several calls.",
                 kind="too_large",
             )
-        targets = [await resolve(file.path, context.sandbox) for file in args.files]
-        paths = [path for path, _ in targets]
+        paths = [(await resolve(file.path, context.sandbox))[0] for file in args.files]
         async with locked(paths, context):
             missing_folders = await check_folders(paths, context.sandbox)
             files = [
-                await _prepared(file, path, stat, args.overwrite, context)
-                for file, (path, stat) in zip(args.files, targets, strict=True)
+                await _prepared(file, path, args.overwrite, context)
+                for file, path in zip(args.files, paths, strict=True)
             ]
             changed = [file for file in files if file.before != file.content]
             await write_all(changed, missing_folders, context.sandbox)
         return _output(files, context)
 
 
-async def _prepared(file: FileArgs, path: str, stat: FileStat | None, overwrite: bool, context: ToolContext) -> NewFile:
+async def _prepared(file: FileArgs, path: str, overwrite: bool, context: ToolContext) -> NewFile:
     """What to write to `path`. Raises: ToolError if it must not be replaced."""
     mode = 0o755 if file.executable else None
+    stat = await context.sandbox.stat(path)
     if stat is None:
         return NewFile(path, file.content.encode(), mode)
     if stat.kind != "file":
