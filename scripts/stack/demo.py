@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TextIO
 
 from scripts.stack.embedded_redis import is_in_use
+from scripts.stack.health import sandbox
 from scripts.stack.output import Output
 from scripts.stack.part import leash
 from scripts.stack.plan import ROOT, Plan
@@ -29,8 +30,8 @@ async def demo(plan: Plan, task: str, output: Output, *, stop: asyncio.Event, cl
         try:
             async with running(plan, quiet, stop=stop) as stack:
                 health = await stack.ready(quiet)
-                for name in ("model", "sandbox"):
-                    output.say(f"{name}: {health.get(name)}")
+                output.say(f"model: {health.get('model')}")
+                output.say(f"sandbox: {sandbox(health)}")
                 return await stack.unless_stopped(_run_client(stack, client, task))
         except StackError as exc:
             raise StackError(f"{exc}\n(the whole log: {log_file.name})") from exc

@@ -48,7 +48,7 @@ def banner(health: Health, *, url: str, redis: str, data_dir: str) -> list[str]:
         ("console", f"{url}/"),
         ("API docs", f"{url}/docs"),
         ("model", health.get("model", "")),
-        ("sandbox", health.get("sandbox", "")),
+        ("sandbox", sandbox(health)),
         ("redis", redis),
         ("data", data_dir),
     ]
@@ -56,3 +56,9 @@ def banner(health: Health, *, url: str, redis: str, data_dir: str) -> list[str]:
     lines = [f"Dialtone {version} is ready".replace("  ", " ")]
     lines += [f"  {name:<9} {text}" for name, text in rows if text]
     return ["", *lines, "  Ctrl-C stops everything", ""]
+
+
+def sandbox(health: Health) -> str:
+    """Which tier commands run in; where none holds, what to do about it."""
+    tier = str(health.get("sandbox", ""))
+    return f"{tier}: no tier holds, commands are refused; ./run.sh sandbox check says why" if "T3" in tier else tier

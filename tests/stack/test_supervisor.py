@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.stack.health import get_health
+from scripts.stack.health import banner, get_health
 from scripts.stack.plan import Plan
 from scripts.stack.running import Stopped
 from scripts.stack.supervisor import StackError
@@ -201,3 +201,8 @@ async def test_health_of_a_gateway_that_is_not_there_or_talks_nonsense_is_nothin
     server = await asyncio.start_server(nonsense, "127.0.0.1", unused_tcp_port)
     async with server:
         assert await get_health("127.0.0.1", unused_tcp_port) == (0, {})
+
+
+def test_a_machine_where_no_tier_holds_is_told_what_to_do() -> None:
+    lines = banner({"sandbox": "local/T3"}, url="http://127.0.0.1:8080", redis="embedded", data_dir="var")
+    assert any("commands are refused; ./run.sh sandbox check says why" in line for line in lines)
