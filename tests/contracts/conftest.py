@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from tests.sandboxes import remotes
 from tests.sandboxes.holding import ALL_TIERS, report, why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.ids import ThreadId
@@ -16,11 +17,11 @@ from workflow.sandboxes.memory import MemoryProvider
 from workflow.sandboxes.tiers import Tier
 
 
-@pytest.fixture(params=["memory", *ALL_TIERS])
+@pytest.fixture(params=["memory", *ALL_TIERS, *remotes.VENDORS])
 def tier(request: pytest.FixtureRequest) -> str:
-    """Every tier that holds on this machine; the others are skipped with the reason."""
+    """Every tier that holds on this machine, and every vendor's server; the others are skipped with the reason."""
     name: str = request.param
-    if name != "memory" and (reason := why_not(request.param)):
+    if name != "memory" and (reason := remotes.why_not() if name in remotes.VENDORS else why_not(request.param)):
         pytest.skip(reason)
     return name
 
@@ -38,6 +39,9 @@ async def provider(tier: str, folder: Path) -> AsyncIterator[SandboxProvider]:
     if tier == "memory":
         async with MemoryProvider() as memory:
             yield memory
+    elif tier in remotes.VENDORS:
+        async with remotes.remote_provider(tier) as remote:
+            yield remote
     else:
         local_tier = cast(Tier, tier)
         settings = SandboxSettings(mode=local_tier)
@@ -63,4 +67,6 @@ def networked(shell: Sandbox) -> Sandbox:
     """A sandbox whose commands can listen on ports."""
     if shell.info.tier == "T2":
         pytest.skip("commands in T2 have no sockets")
+    if shell.info.tier == "T0":
+        pytest.skip("ports of remote sandboxes are reached at the vendor's own hosts")
     return shell

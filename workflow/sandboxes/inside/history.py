@@ -1,0 +1,127 @@
+"""Snapshots of the workspace, kept beside it in the sandbox: each content once, unchanged files not read again."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from workflow.sandboxes.inside.answers import Refused
+from workflow.sandboxes.inside.workspace import Workspace
+
+# What only a type checker needs is not imported: a call should cost the start of Python and little more.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+KEPT = 200
+"""The oldest go first."""
+
+
+class History:
+    """`objects/` holds contents by SHA-256, `lists/` one file of rows per snapshot, `seen` what was read when."""
+
+    def __init__(self, folder: str, workspace: Workspace) -> None:
+        self._folder, self._workspace = folder, workspace
+        for name in ("objects", "lists"):
+            os.makedirs(os.path.join(folder, name), exist_ok=True)
+
+    def take(self, label: str) -> str:
+        """Remembers the workspace as it is now; the snapshot's id, later ones sort after it."""
+        rows, seen = self._scan(store=True)
+        ids = self._ids()
+        number = int(ids[-1].partition("-")[0]) + 1 if ids else 1
+        snapshot = f"{number:08d}-{os.urandom(4).hex()}"
+        self._put(f"lists/{snapshot}", json.dumps({"label": label, "rows": rows}).encode())
+        self._put("seen", json.dumps(seen).encode())
+        self._drop_old()
+        return snapshot
+
+    def restore(self, snapshot: str) -> None:
+        """Makes the workspace what it was. Raises: Refused if there is no such snapshot."""
+        if snapshot not in self._ids():
+            raise Refused(f"no snapshot {snapshot}", kind="no_such_snapshot")
+        wanted = {row[0]: row for row in self._rows(snapshot)}
+        now = {row[0]: row for row in self._scan(store=False)[0]}
+        for path in sorted(now, reverse=True):
+            if path not in wanted or wanted[path][1] != now[path][1]:
+                self._workspace.remove(path)
+        for path, row in wanted.items():
+            if now.get(path) != row:
+                self._bring(row)
+
+    def _bring(self, row: list[Any]) -> None:
+        path, kind, mode, content = row
+        if kind == "dir":
+            self._workspace.make_dir(path)
+            os.chmod(os.path.join(self._workspace.root, path), mode)
+        elif kind == "symlink":
+            self._workspace.link(path, content)
+        else:
+            with open(self._object(content), "rb") as source:
+                self._workspace.write(path, source, mode=mode, sync=False)
+
+    def _scan(self, *, store: bool) -> tuple[list[list[Any]], dict[str, Any]]:
+        """Rows of (path, kind, mode, hash or target), and by path the marks and the hash of each file."""
+        try:
+            with open(os.path.join(self._folder, "seen"), "rb") as file:
+                before = json.load(file)
+        except FileNotFoundError:
+            before = {}
+        rows, seen = [], {}
+        for path, kind, _, mode, _ in self._workspace.walk("."):
+            full = os.path.join(self._workspace.root, path)
+            if kind == "file":
+                found = os.lstat(full)
+                # ctime cannot be set by a command, so a file with the same marks was not written to.
+                mark = [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+                known = before.get(path)
+                content = known[1] if known and known[0] == mark else self._hash(full, store=store)
+                seen[path] = [mark, content]
+                rows.append([path, kind, mode, content])
+            elif kind != "other":
+                rows.append([path, kind, mode, os.readlink(full) if kind == "symlink" else ""])
+        return rows, seen
+
+    def _hash(self, full: str, *, store: bool) -> str:
+        import hashlib  # costly, and only this call needs it
+
+        digest = hashlib.sha256()
+        with open(full, "rb") as file:
+            temporary = os.path.join(self._folder, "objects", f".{os.urandom(8).hex()}")
+            with open(temporary if store else os.devnull, "wb") as copy:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+                    copy.write(chunk)
+        if store:
+            os.rename(temporary, self._object(digest.hexdigest()))
+        return digest.hexdigest()
+
+    def _object(self, content: str) -> str:
+        return os.path.join(self._folder, "objects", content)
+
+    def _rows(self, snapshot: str) -> list[list[Any]]:
+        with open(os.path.join(self._folder, "lists", snapshot), "rb") as file:
+            rows: list[list[Any]] = json.load(file)["rows"]
+            return rows
+
+    def _ids(self) -> list[str]:
+        return sorted(os.listdir(os.path.join(self._folder, "lists")))
+
+    def _put(self, name: str, content: bytes) -> None:
+        temporary = os.path.join(self._folder, f".{os.urandom(8).hex()}")
+        with open(temporary, "wb") as file:
+            file.write(content)
+        os.rename(temporary, os.path.join(self._folder, name))
+
+    def _drop_old(self) -> None:
+        ids = self._ids()
+        if len(ids) <= KEPT:
+            return
+        for old in ids[:-KEPT]:
+            os.unlink(os.path.join(self._folder, "lists", old))
+        used = set()
+        for kept in ids[-KEPT:]:
+            used |= {row[3] for row in self._rows(kept)}
+        for name in os.listdir(os.path.join(self._folder, "objects")):
+            if name not in used:
+                os.unlink(self._object(name))

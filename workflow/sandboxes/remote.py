@@ -1,0 +1,212 @@
+"""The provider over any vendor's fleet: one machine per thread, found again by its label, put away when idle."""
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from workflow.core.config import SandboxSettings
+from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused
+from workflow.core.ids import THREAD_ID, ThreadId
+from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
+from workflow.sandboxes.machines import Fleet, Found, Machine, Pace, Vanished
+from workflow.sandboxes.remote_call import Home
+from workflow.sandboxes.remote_line import Line
+from workflow.sandboxes.remote_sandbox import RemoteSandbox
+
+log = logging.getLogger(__name__)
+
+Exists = Callable[[ThreadId], Awaitable[bool]]
+"""Whether this deployment knows the thread."""
+TIER, REFUSED = "T0", "T3"
+LEAK_EVERY_S = 600.0
+"""How often a sweep also looks for machines that nobody knows any more."""
+AT_ONCE = 8
+"""Machines that a sweep looks after at the same time."""
+
+
+class RemoteProvider:
+    """One per worker process. What the vendor keeps outlives it; the next worker finds it by its label."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: SandboxSettings,
+        *,
+        home: str,
+        exists: Exists | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """home: the folder of the sandbox's user. exists: lets `sweep` end machines whose thread is gone."""
+        self.name = fleet.name
+        self._fleet = fleet
+        self._settings = settings
+        self._home = Home(f"{home}/workspace", f"{home}/.dialtone")
+        self._exists = exists
+        self._pace = pace or Pace()
+        self._sandboxes: dict[ThreadId, RemoteSandbox] = {}
+        self._looked_for_leaks_at = monotonic()
+
+    @property
+    def live(self) -> int:
+        """How many machines this worker has awake."""
+        return sum(sandbox.line.machine is not None for sandbox in self._sandboxes.values())
+
+    async def check(self) -> TierReport:
+        """Asks the service once. A key that does not hold is T3; a service out of reach now may be back at the first
+        use, so that is only told."""
+        name = f"{self.name}: the service takes the key"
+        try:
+            async with self._bounded():
+                await self._fleet.check()
+        except SandboxRefused as error:
+            advice = (f"set the key of {self.name} (docs/remote-sandboxes.md)",)
+            return TierReport(self.name, REFUSED, (Probe(name, False, error.message),), advice=advice)
+        except SandboxError as error:
+            log.warning("%s is out of reach: %s", self.name, error)
+            return TierReport(self.name, TIER, (Probe(name, False, error.message),), self._fleet.gaps)
+        return TierReport(self.name, TIER, (Probe(name, True),), self._fleet.gaps)
+
+    async def open(self, thread_id: ThreadId) -> RemoteSandbox:
+        """The thread's sandbox; its machine comes with the first call of it."""
+        if THREAD_ID.fullmatch(thread_id) is None:
+            raise SandboxError("not a thread id", thread_id=thread_id)
+        if thread_id not in self._sandboxes:
+            self._sandboxes[thread_id] = self._make(thread_id)
+        return self._sandboxes[thread_id]
+
+    async def remove(self, thread_id: ThreadId) -> None:
+        sandbox = self._sandboxes.pop(thread_id, None)
+        if sandbox is not None:
+            sandbox.line.close()
+        async with self._bounded():
+            for found in await self._fleet.find(thread_id):
+                await self._fleet.kill(found.id)
+
+    async def sweep(self) -> int:
+        """Puts idle machines away and ends those whose thread is gone; how many."""
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def look_after(sandbox: RemoteSandbox) -> bool:
+            async with gate:
+                try:
+                    async with self._bounded():
+                        return await sandbox.put_away_if_idle()
+                except SandboxError as error:
+                    log.warning("a sandbox of %s was not looked after: %s", self.name, error)
+                    return False
+
+        count = sum(await asyncio.gather(*map(look_after, list(self._sandboxes.values()))))
+        self._sandboxes = {name: sandbox for name, sandbox in self._sandboxes.items() if not sandbox.is_forgotten}
+        if monotonic() - self._looked_for_leaks_at > LEAK_EVERY_S:
+            count += await self.end_leaks()
+        return count
+
+    async def end_leaks(self) -> int:
+        """Ends machines of ours that are a thread's second, or whose thread does not exist; how many."""
+        self._looked_for_leaks_at = monotonic()
+        ended = 0
+        try:
+            async with asyncio.timeout(self._settings.remote_timeout_s):
+                for leak in await self._leaks():
+                    log.warning(
+                        "ending sandbox %s of %s: thread %s does not use it", leak.id, self.name, leak.thread_id
+                    )
+                    await self._fleet.kill(leak.id)
+                    ended += 1
+        except SandboxError as error:
+            log.warning("%s was not searched for leaks: %s", self.name, error)
+        return ended
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the machines alone: another worker may use them next. Unused, they put themselves away."""
+        self._sandboxes.clear()
+        await self._fleet.close()
+
+    def _make(self, thread_id: ThreadId) -> RemoteSandbox:
+        async def enter(last_id: str) -> tuple[Machine, bool]:
+            await self._make_room()
+            async with self._bounded():
+                return await self._enter(thread_id, last_id)
+
+        info = SandboxInfo(
+            provider=self.name,
+            tier=TIER,
+            network=self._settings.network,
+            gaps=self._fleet.gaps,
+            sandbox_id=thread_id,
+            workdir=self._home.workdir,
+        )
+        line = Line(
+            self._home,
+            pace=self._pace,
+            timeout_s=self._settings.remote_timeout_s,
+            lease_s=self._fleet.lease_s,
+            enter=enter,
+        )
+        return RemoteSandbox(info, self._settings, line)
+
+    async def _enter(self, thread_id: ThreadId, last_id: str) -> tuple[Machine, bool]:
+        """The thread's machine and whether it is new."""
+        if last_id:
+            try:
+                return await self._fleet.connect(last_id), False
+            except Vanished:
+                log.warning("sandbox %s of %s is gone", last_id, self.name)
+        for found in await self._of(thread_id):
+            try:
+                return await self._fleet.connect(found.id), False
+            except Vanished:  # the list was older than its end
+                continue
+        machine = await self._fleet.create(thread_id)
+        # Another worker may have made one at the same time: all keep the one that comes first in the same order.
+        first = next(iter(await self._of(thread_id)), None)
+        if first is None or first.id == machine.id:
+            return machine, True
+        await self._fleet.kill(machine.id)
+        return await self._fleet.connect(first.id), False
+
+    async def _of(self, thread_id: ThreadId) -> list[Found]:
+        return sorted(await self._fleet.find(thread_id), key=lambda found: found.age_key)
+
+    async def _make_room(self) -> None:
+        """Puts the machine away that was unused longest when there are too many. Raises: LimitExceeded if all work."""
+        if self.live < self._settings.max_live:
+            return
+        live = [sandbox for sandbox in self._sandboxes.values() if sandbox.line.machine is not None]
+        free = [sandbox for sandbox in live if not sandbox.is_busy]
+        if not free:
+            raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
+        await min(free, key=lambda sandbox: sandbox.line.used_at).put_away()
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        timeout_s = self._settings.remote_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError as error:
+            raise SandboxError(f"{self.name} did not answer within {timeout_s:g} s") from error
+
+    async def _leaks(self) -> list[Found]:
+        by_thread: defaultdict[ThreadId, list[Found]] = defaultdict(list)
+        for found in await self._fleet.find():
+            by_thread[found.thread_id].append(found)
+        leaks: list[Found] = []
+        for thread_id, machines in by_thread.items():
+            first, *others = sorted(machines, key=lambda found: found.age_key)
+            leaks += others
+            if thread_id not in self._sandboxes and self._exists is not None and not await self._exists(thread_id):
+                leaks.append(first)
+        now = datetime.now(UTC)
+        return [leak for leak in leaks if (now - leak.created_at).total_seconds() > self._pace.leak_s]
