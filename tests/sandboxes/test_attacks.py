@@ -3,12 +3,15 @@
 The attempts are those of the start-up check (`canaries.py`); it ran once per tier, here each gets its verdict.
 """
 
+import asyncio
 import hashlib
+import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.sandboxes.holding import report
+from tests.sandboxes.holding import report, why_not
 from tests.sandboxes.inside import python
 from workflow.core.config import SandboxSettings
 from workflow.core.ids import ThreadId
@@ -16,13 +19,16 @@ from workflow.sandboxes import canaries
 from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.probes import attack, canary_targets
-from workflow.sandboxes.tiers import Tier
+from workflow.sandboxes.tiers import TIERS, Tier
 
 NAMES = [found.__name__.replace("_", " ") for found in canaries.ATTACKS]
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tier", TIERS)
 def test_the_attack_is_refused(tier: Tier, name: str) -> None:
+    if reason := why_not(tier):
+        pytest.skip(reason)
     probe = next(probe for probe in report(tier).probes if probe.name == name)
     assert probe.held, probe.detail
 
@@ -116,8 +122,6 @@ async def test_the_interpreter_and_init_cannot_be_overwritten(sandbox: LocalSand
 
 
 def _interpreter() -> Path:
-    import sys
-
     return Path(sys.executable).resolve()
 
 
@@ -127,9 +131,6 @@ async def test_a_command_has_no_terminal(sandbox: LocalSandbox) -> None:
 
 
 async def test_a_port_of_the_host_is_not_reached_through_a_preview(sandbox: LocalSandbox, tier: Tier) -> None:
-    import asyncio
-    import socket
-
     if tier == "T2":
         pytest.skip("commands in T2 have no sockets, so there are no previews")
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -9,7 +9,9 @@ import pytest
 from tests.sandboxes.conftest import MakeProvider
 from tests.sandboxes.holding import why_not
 from workflow.core.ids import ThreadId
+from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Tier
+from workflow.sandboxes.tree import Tree
 
 DAY_S = 86_400
 OLD, NEW = ThreadId("old"), ThreadId("new")
@@ -125,3 +127,17 @@ async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, fo
         await sandbox.write("copy", await sandbox.read("large"))
         await sandbox.snapshot("second")
         assert first > 3_000_000 and stored() - first < 60_000
+
+
+def test_snapshots_of_a_workspace_that_always_changes_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    tree = Tree(tmp_path / "workspace", owner=os.geteuid())
+    snapshots = Snapshots(tmp_path / "state", tree, max_bytes=1_000_000)
+    for _ in range(30):
+        tree.write("random", os.urandom(100_000), sync=False)
+        newest = snapshots.take("turn")
+    kept = snapshots.all()
+    os.close(tree.root_fd)
+    assert kept[-1] == newest and 2 <= len(kept) <= 10
+    assert sum(path.stat().st_size for path in (tmp_path / "state" / "objects").iterdir()) <= 1_100_000
+    assert len(snapshots.read(kept[0].id, "random")) == 100_000

@@ -66,6 +66,8 @@ class Spec:
     command: str | list[str]
     env: dict[str, str]
     cwd: str
+    limits: dict[int, int] = field(default_factory=dict)
+    """RLIMIT_* of this command alone, below those of the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Cell:
         script = spec.command if isinstance(spec.command, str) else None
         argv = list(SCRIPT_ARGV) if isinstance(spec.command, str) else spec.command
         with contextlib.ExitStack() as stack:
-            fds = [_memory_file(stack, marshal.dumps({"argv": argv, "env": spec.env, "cwd": spec.cwd}))]
+            fds = [_memory_file(stack, _packed(argv, spec))]
             fds += [stdin, stdout, stderr]
             if script is not None:
                 fds.append(_memory_file(stack, SCRIPT_HEAD + os.fsencode(script)))
@@ -283,19 +285,20 @@ class Cell:
         elif kind == ENDED and number in self._jobs:
             _settle(self._jobs.pop(number), value)
         elif kind in (DIALED, LISTENING):
-            (fd,) = next(INT.iter_unpack(next(packed for _, of, packed in extra if of == socket.SCM_RIGHTS)))
-            self._deliver(number, socket.socket(fileno=fd), error=value)
+            packed = b"".join(packed for _, of, packed in extra if of == socket.SCM_RIGHTS)
+            self._deliver(number, [fd for (fd,) in INT.iter_unpack(packed)], error=value)
 
-    def _deliver(self, number: int, received: socket.socket, *, error: int) -> None:
+    def _deliver(self, number: int, fds: list[int], *, error: int) -> None:
         future = self._sockets.pop(number, None)
-        if future is None or future.done():
-            received.close()
-        elif error not in (0, errno.EINPROGRESS):
-            received.close()
-            future.set_exception(OSError(error, os.strerror(error)))
-        else:
+        if len(fds) == 1 and future is not None and not future.done() and error in (0, errno.EINPROGRESS):
+            received = socket.socket(fileno=fds[0])
             received.setblocking(False)
             future.set_result(received)
+            return
+        for fd in fds:
+            os.close(fd)
+        if future is not None and not future.done():
+            future.set_exception(OSError(error, os.strerror(error)))
 
     def _bury(self, reason: str) -> None:
         """Forgets a dead sandbox; whoever waits for it learns why."""
@@ -337,6 +340,10 @@ def _spawn(launch: Launch, line: socket.socket, stderr: Any) -> subprocess.Popen
         start_new_session=True,
         cwd="/",
     )
+
+
+def _packed(argv: list[str], spec: Spec) -> bytes:
+    return marshal.dumps({"argv": argv, "env": spec.env, "cwd": spec.cwd, "limits": spec.limits})
 
 
 def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:

@@ -15,6 +15,8 @@ from workflow.sandboxes.output import Kept, Rolling
 CHUNK = 65_536
 TIMED_OUT = 124
 KILLED = 128 + 9
+TOO_BIG = 128 + 25
+"""SIGXFSZ: a file grew beyond RLIMIT_FSIZE."""
 
 
 class Pump:
@@ -125,10 +127,16 @@ class Foreground:
             await asyncio.shield(self._cell.kill(job))
             raise
         if job.ended.done():
-            killed = job.ended.exception() is None and job.ended.result() == KILLED
-            return "memory" if killed and self._cell.ran_out_of_memory() else ""
+            return self._killed_by_limit(job)
         await self._cell.kill(job)
         return self._verdict.result() if self._verdict.done() else "timeout"
+
+    def _killed_by_limit(self, job: Job) -> str:
+        """The limit that the kernel itself enforced, as far as the command's status tells."""
+        code = 0 if job.ended.exception() is not None else job.ended.result()
+        if code == TOO_BIG:
+            return "disk"
+        return "memory" if code == KILLED and self._cell.ran_out_of_memory() else ""
 
     def _exit_code(self, job: Job, killed_by: str) -> int:
         if killed_by and job.ended.exception() is not None:  # The sandbox had to go down with it.

@@ -61,7 +61,7 @@ def measure(roots: Sequence[int]) -> Amount:
 
 
 class DiskMeter:
-    """Tells whether the folders have outgrown their limits. Blocking; call it from a thread."""
+    """Tells whether the folders have outgrown their limits."""
 
     def __init__(self, roots: Sequence[int], *, max_bytes: int, max_files: int) -> None:
         self._roots = tuple(roots)
@@ -80,22 +80,36 @@ class DiskMeter:
                 max(self._max.files, self._known.files + SLACK_FILES),
             )
 
+    def may_be_over(self) -> bool:
+        """False when the file system has not filled up enough; costs microseconds and never blocks."""
+        if self._known is None:
+            return True
+        free_bytes, free_files = self._free()
+        grown = Amount(max(0, self._free_bytes - free_bytes), max(0, self._free_files - free_files))
+        age = monotonic() - self._scanned_at
+        if age < 5 * self._scan_s:  # Never more than a sixth of a core.
+            return False
+        too_much = self._known.bytes + grown.bytes > self._ceiling.bytes
+        return too_much or self._known.files + grown.files > self._ceiling.files or age > RESCAN_S
+
     def is_over(self) -> bool:
-        """True when the limit is passed by now."""
-        state = os.statvfs(self._roots[0])
-        free_bytes, free_files = state.f_bfree * state.f_frsize, state.f_ffree
-        if self._known is not None:
-            age = monotonic() - self._scanned_at
-            bytes_bound = self._known.bytes + max(0, self._free_bytes - free_bytes)
-            files_bound = self._known.files + max(0, self._free_files - free_files)
-            if bytes_bound <= self._ceiling.bytes and files_bound <= self._ceiling.files and age < RESCAN_S:
-                return False
-            if age < 5 * self._scan_s:  # Never more than a sixth of a core.
-                return False
+        """Scans, and tells whether the limit is passed. Blocking."""
         started = monotonic()
-        self._free_bytes, self._free_files = free_bytes, free_files
+        self._free_bytes, self._free_files = self._free()
         self._known = measure(self._roots)
         self._scanned_at = monotonic()
         self._scan_s = self._scanned_at - started
-        known, ceiling = self._known, self._ceiling
-        return known.hidden or known.bytes > ceiling.bytes or known.files > ceiling.files
+        return self._passes(self._ceiling)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the last scan found the limit itself passed, whatever was let stay."""
+        return self._known is not None and self._passes(self._max)
+
+    def _passes(self, limit: Amount) -> bool:
+        known = self._known or Amount()
+        return known.hidden or known.bytes > limit.bytes or known.files > limit.files
+
+    def _free(self) -> tuple[int, int]:
+        state = os.statvfs(self._roots[0])
+        return state.f_bfree * state.f_frsize, state.f_ffree

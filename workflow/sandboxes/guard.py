@@ -42,7 +42,7 @@ class Guard:
     async def _watch(self, cell: Cell) -> None:
         while cell.is_alive:
             await asyncio.sleep(INTERVAL_S)
-            if await asyncio.to_thread(self._disk.is_over):
+            if self._disk.may_be_over() and await asyncio.to_thread(self._disk.is_over):
                 self._stop("disk")
             elif cell.group is None:
                 memory_bytes, processes = await asyncio.to_thread(usage, cell.init_pid)

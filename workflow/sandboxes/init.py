@@ -33,6 +33,8 @@ NOT_FOUND, NOT_STARTED = 127, 126
 STRAYS_S = 0.3
 """How long single processes are hunted before everything in the PID namespace is killed at once."""
 
+RETRY_MS = 20
+
 SIGINT, SIGKILL, SIGPIPE, SIGXFSZ = 2, 9, 13, 25
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 SECCOMP_MODE_FILTER = 2
@@ -53,10 +55,12 @@ class Init:
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
         self._landlock = -1
+        self._is_clean = True
+        """False while something that was killed has not died yet: it may take long to get its turn."""
 
     def serve(self) -> None:
         while True:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._poll.poll(None if self._is_clean else RETRY_MS):
                 if fd == self._control.fileno() and not self._take():
                     self._jobs = {}
                     self._kill_strays()
@@ -84,12 +88,19 @@ class Init:
 
     def do_run(self, fds: list[int], id: int) -> None:
         """Starts a command. fds: specification, stdin, stdout, stderr and, for a string, the script."""
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # The limit on processes is reached.
+            os.write(fds[3], os.fsencode(f"the command cannot be started: {error.strerror}\n"))
+            pid = -1
         if pid == 0:
             self._control.close()
             os._exit(supervise(fds, self._landlock))
         for fd in fds:
             os.close(fd)
+        if pid < 0:
+            self._answer(ENDED, id, NOT_STARTED)
+            return
         pidfd = os.pidfd_open(pid)
         self._jobs[pid] = (id, pidfd)
         self._poll.register(pidfd, select.POLLIN)
@@ -101,11 +112,13 @@ class Init:
 
     def do_dial(self, fds: list[int], id: int, host: str, port: int) -> None:
         """A descriptor that is connecting to `port` of this network namespace."""
-        family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
-        connection = _socket.socket(family, _socket.SOCK_STREAM)
+        try:
+            connection = _socket.socket(_socket.AF_INET6 if ":" in host else _socket.AF_INET, _socket.SOCK_STREAM)
+        except OSError as error:
+            self._answer(DIALED, id, error.errno or NOT_STARTED)
+            return
         connection.setblocking(False)
-        error = connection.connect_ex((host, port))
-        self._answer(DIALED, id, error, connection.fileno())
+        self._answer(DIALED, id, connection.connect_ex((host, port)), connection.fileno())
         connection.close()
 
     def do_listen(self, fds: list[int], id: int, port: int) -> None:
@@ -120,7 +133,7 @@ class Init:
     def _reap(self) -> None:
         """Reports the commands whose supervisors have ended, once nothing of them is left."""
         ended = self._wait()
-        if ended:
+        if ended or not self._is_clean:
             self._kill_strays()
         for id, code in ended:
             self._answer(ENDED, id, code)
@@ -143,19 +156,21 @@ class Init:
 
     def _kill_strays(self) -> None:
         """Kills whatever has no living supervisor above it; in a PID namespace of our own, everything if need be."""
-        deadline = monotonic() + STRAYS_S
+        started = monotonic()
+        self._is_clean = False
         while strays := [pid for pid in children(os.getpid()) if pid not in self._jobs]:
-            late = monotonic() > deadline
-            if late and os.getpid() == 1:
+            waited_s = monotonic() - started
+            if waited_s > 2 * STRAYS_S:
+                return
+            if waited_s > STRAYS_S and os.getpid() == 1:
                 os.kill(-1, SIGKILL)
             for pid in strays:
                 for below in (pid, *descendants(pid)):
                     kill(below)
             for id, code in self._wait():
                 self._answer(ENDED, id, code)
-            if late and monotonic() > deadline + STRAYS_S:
-                return
             select.select([], [], [], 0.001)
+        self._is_clean = True
 
     def _answer(self, kind: int, id: int, value: int, fd: int = -1) -> None:
         extra = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, INT.pack(fd))] if fd >= 0 else []
@@ -168,6 +183,8 @@ def supervise(fds: list[int], landlock: int) -> int:
     libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     prefer_for_oom()
     spec = marshal.loads(read_all(fds[0]))
+    for kind, value in spec["limits"].items():
+        resource.setrlimit(kind, (value, value))
     placed = list(zip(fds[1:], (0, 1, 2, SCRIPT_FD), strict=False))
     try:
         os.chdir(spec["cwd"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import monotonic
@@ -26,6 +27,8 @@ from workflow.sandboxes.watching import changes
 
 T = TypeVar("T")
 Command = str | list[str]
+SNAPSHOTS = 4
+"""All snapshots together may take this many times what the workspace may."""
 Enter = Callable[[], Awaitable[Cell]]
 """Gives a live cell of this thread, started when there was none."""
 
@@ -46,7 +49,7 @@ class LocalSandbox:
         self._cell: Cell | None = None
         self._entering = asyncio.Lock()
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
-        self.snapshots = Snapshots(place.state / "snapshots", self._tree)
+        self.snapshots = Snapshots(place.state / "snapshots", self._tree, max_bytes=SNAPSHOTS * settings.disk_bytes)
         """Blocking: comparing and reading of snapshots; call it from a thread."""
         self._ports = Ports(place.state, self.cell)
         self._has_sockets = info.tier != "T2"
@@ -70,7 +73,7 @@ class LocalSandbox:
         max_output: int = 1_000_000,
         on_output: OnOutput | None = None,
     ) -> ExecResult:
-        spec = self._spec(command, cwd, env)
+        spec = await self._spec(command, cwd, env)
         cell = await self.cell()
         run = Foreground(cell, max_output=max_output, output_limit=self._settings.output_bytes, on_output=on_output)
         self._foreground.add(run)
@@ -85,7 +88,7 @@ class LocalSandbox:
             self.used_at = monotonic()
 
     async def start(self, command: str, *, cwd: str = ".", env: Mapping[str, str] | None = None) -> BackgroundProcess:
-        spec = self._spec(command, cwd, env)
+        spec = await self._spec(command, cwd, env)
         cell = await self.cell()
         process = await Background.start(cell, spec, owner=self.place.uid)
         self._background[process.pid] = process
@@ -102,6 +105,7 @@ class LocalSandbox:
         return await self._in_thread(lambda: self._tree.read(path, offset=offset, limit=limit))
 
     async def write(self, path: str, content: bytes, *, mode: int | None = None) -> None:
+        await self._refuse_if_full()
         await self._in_thread(lambda: self._tree.write(path, content, mode=mode))
 
     async def list(self, path: str = ".", *, depth: int = 1, limit: int = 10_000) -> list[FileStat]:
@@ -128,6 +132,7 @@ class LocalSandbox:
         return changes(scan)
 
     async def upload(self, archive: bytes, path: str = ".") -> int:
+        await self._refuse_if_full()
         return await self._in_thread(lambda: unpack(self._tree, archive, path))
 
     async def download(self, path: str = ".") -> bytes:
@@ -208,12 +213,25 @@ class LocalSandbox:
         for process in self._background.values():
             process.stop()
 
-    def _spec(self, command: Command, cwd: str, env: Mapping[str, str] | None) -> Spec:
+    async def _spec(self, command: Command, cwd: str, env: Mapping[str, str] | None) -> Spec:
+        if not command:
+            raise ToolError("an empty command", kind="bad_command")
         place = relative(cwd, workdir=self.info.workdir)
         if not self._tree.is_folder(place):  # One system call; a thread would take ten times as long.
             raise ToolError(f"{cwd} is not a folder", kind="not_a_directory", path=cwd)
         inside = self.info.workdir if place == "." else f"{self.info.workdir}/{place}"
-        return Spec(command, {**self._environment, **(env or {})}, inside)
+        # In a full workspace a command may still delete, but no file grows; short ones would escape the guard.
+        limits = {resource.RLIMIT_FSIZE: 0} if await self._is_full() else {}
+        return Spec(command, {**self._environment, **(env or {})}, inside, limits)
+
+    async def _is_full(self) -> bool:
+        if self._disk.is_full or self._disk.may_be_over():
+            await asyncio.to_thread(self._disk.is_over)
+        return self._disk.is_full
+
+    async def _refuse_if_full(self) -> None:
+        if await self._is_full():
+            raise ToolError("the workspace is full: delete something first", kind="disk_full")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         self.used_at = monotonic()

@@ -63,6 +63,11 @@ class Objects:
         self._pending: dict[str, bytes] = {}
         self._pending_bytes = 0
 
+    @property
+    def total_bytes(self) -> int:
+        """What all contents take; on file systems that share blocks, at most."""
+        return sum(size for _, _, size in self._index.values()) + self._pending_bytes
+
     def put(self, content: bytes) -> str:
         """Stores a content; its hash."""
         name = hashlib.sha256(content).hexdigest()

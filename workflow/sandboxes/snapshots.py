@@ -55,9 +55,11 @@ class Change:
 class Snapshots:
     """The snapshots of one workspace."""
 
-    def __init__(self, folder: Path, tree: Tree) -> None:
+    def __init__(self, folder: Path, tree: Tree, *, max_bytes: int) -> None:
+        """max_bytes: what all snapshots together may take; the oldest make room, the newest always stays."""
         self._folder = folder
         self._tree = tree
+        self._max_bytes = max_bytes
         self._lock = threading.RLock()
 
     @cached_property
@@ -72,10 +74,10 @@ class Snapshots:
             root = self._store_folder(".", seen, now)
             self._objects.flush()
             snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
-            kept = [*self.all(), snapshot]
             replace_file(self._folder / "seen", marshal.dumps(now))
-            replace_file(self._folder / "list.json", json.dumps([asdict(item) for item in kept[-KEPT:]]).encode())
-            if len(kept) > KEPT:
+            self._save([*self.all(), snapshot][-KEPT:])
+            while self._objects.total_bytes > self._max_bytes and len(kept := self.all()) > 1:
+                self._save(kept[(len(kept) + 1) // 2 :])
                 self._objects.sweep(self._used())
             return snapshot
 
@@ -187,6 +189,9 @@ class Snapshots:
             content, size = self._objects.put_file(fd)
             # A file that was written to meanwhile must be read again next time.
             return (mark if _mark(os.fstat(fd)) == mark else (0, size, 0, 0)), content
+
+    def _save(self, snapshots: list[Snapshot]) -> None:
+        replace_file(self._folder / "list.json", json.dumps([asdict(item) for item in snapshots]).encode())
 
     def _load_seen(self) -> Seen:
         with contextlib.suppress(OSError, ValueError, EOFError, TypeError):

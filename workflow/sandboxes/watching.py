@@ -13,7 +13,7 @@ from workflow.sandboxes.base import FileStat
 Scan = Callable[[], Awaitable[list[FileStat]]]
 
 
-async def changes(scan: Scan, *, interval_s: float = 0.5) -> AsyncIterator[FileStat]:
+async def changes(scan: Scan, *, interval_s: float = 0.25) -> AsyncIterator[FileStat]:
     """Each entry that was created or changed since the call began, and (size -1) each that is gone.
 
     Waits `interval_s` between scans, and nine times the scan's own duration when that is more, so that a

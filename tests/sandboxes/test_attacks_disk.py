@@ -1,0 +1,79 @@
+"""Attacks on the disk: large files, many files, hidden ones, none too quick. Limits are those of conftest.py."""
+
+import pytest
+
+from tests.sandboxes.conftest import MEGABYTE
+from tests.sandboxes.inside import python
+from workflow.core.errors import ToolError
+from workflow.sandboxes.local_sandbox import LocalSandbox
+
+
+async def test_one_file_cannot_pass_the_disk_limit(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec("head -c 80M /dev/zero > big; exit 0")
+    stat = await sandbox.stat("big")
+    assert stat is None or stat.size <= 50 * MEGABYTE, result
+
+
+async def test_many_files_together_are_stopped_at_the_disk_limit(sandbox: LocalSandbox) -> None:
+    slowly = "for i in $(seq 100); do head -c 4M /dev/zero > part$i; sleep 0.02; done"
+    result = await sandbox.exec(slowly, timeout_s=20)
+    assert result.killed_by == "disk"
+    assert (await sandbox.usage()).disk_bytes < 150 * MEGABYTE
+
+
+async def test_very_many_files_are_stopped_at_the_file_limit(sandbox: LocalSandbox) -> None:
+    make = "import time\nfor i in range(100_000):\n    open(f'f{i}', 'w').close()\n    time.sleep(0.0005)"
+    result = await python(sandbox, make, timeout_s=30)
+    assert result.killed_by == "disk"
+    assert len(list(sandbox.place.workspace.iterdir())) < 20_000
+
+
+async def test_the_home_folder_counts_as_well(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec(
+        "for i in $(seq 60); do head -c 2M /dev/zero > ~/part$i; sleep 0.03; done", timeout_s=20
+    )
+    assert result.killed_by == "disk"
+
+
+async def test_files_hidden_in_a_path_too_long_to_open_do_not_escape_the_limit(sandbox: LocalSandbox) -> None:
+    result = await python(
+        sandbox,
+        """
+        import os, time
+        for _ in range(30):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        for number in range(60):
+            with open(str(number), "wb") as file:
+                file.write(bytes(1 << 21))
+            time.sleep(0.02)
+        time.sleep(10)
+        """,
+        timeout_s=15,
+    )
+    assert result.killed_by == "disk"
+
+
+async def test_commands_too_short_to_be_watched_do_not_escape_the_limit(sandbox: LocalSandbox) -> None:
+    results = [await sandbox.exec(f"head -c 20M /dev/zero > part{number}") for number in range(8)]
+    assert (await sandbox.usage()).disk_bytes <= 70 * MEGABYTE
+    assert results[-1].killed_by == "disk" and results[-1].exit_code == 128 + 25
+
+
+async def test_what_is_over_the_limit_can_be_deleted(sandbox: LocalSandbox) -> None:
+    for name in ("a", "b"):
+        await sandbox.write(name, bytes(30 * MEGABYTE))
+    with pytest.raises(ToolError) as refused:
+        await sandbox.write("c", b"x")
+    assert refused.value.kind == "disk_full"
+    assert (await sandbox.exec("echo x > c")).killed_by == "disk"
+    assert (await sandbox.exec("rm a; ls", timeout_s=10)).stdout == b"b\nc\n"
+    assert (await sandbox.exec("echo fine > c; cat c", timeout_s=10)).stdout == b"fine\n"
+    await sandbox.write("d", b"x")
+
+
+async def test_a_sparse_file_cannot_be_huge(sandbox: LocalSandbox) -> None:
+    result = await sandbox.exec("truncate -s 1T sparse")
+    assert result.exit_code != 0
+    stat = await sandbox.stat("sparse")
+    assert stat is None or stat.size <= 50 * MEGABYTE
