@@ -7,6 +7,7 @@ from gateway.server import serve
 from workflow.core.config_load import load
 from workflow.core.errors import ConfigError
 from workflow.core.log import configure
+from workflow.core.reports import report_errors
 
 
 def main() -> int:
@@ -14,6 +15,7 @@ def main() -> int:
     try:
         settings = load().settings
         configure(settings.log, "gateway")
+        report_errors(settings.telemetry, component="gateway", env=settings.env)
         serve(create_app(settings), settings.gateway)
     except ConfigError as error:
         sys.stderr.write(f"{error.message}\n")

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway import errors
@@ -32,6 +33,7 @@ from gateway.routes import (
 from gateway.services import Services
 from workflow.core.config import Settings
 from workflow.core.errors import NotFound
+from workflow.core.tracing import Tracing
 
 _CONSOLE = Path(__file__).parent / "console"
 _EXPOSED = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
@@ -61,7 +63,12 @@ def create_app(settings: Settings) -> FastAPI:
             await services.close()
 
     app = FastAPI(
-        title="Dialtone", version=version("dialtone"), description=_DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="Dialtone",
+        version=version("dialtone"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        telemetry=telemetry(services.tracing),
     )
     app.state.services = services
     errors.install(app)
@@ -85,6 +92,20 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Edge, counts=services.requests)
     document(app)
     return app
+
+
+def telemetry(tracing: Tracing | None) -> TelemetryConfig:
+    """What FastAPI traces: one span a request. A stream's would last as long as its connection and say nothing."""
+    config: TelemetryConfig = {"tracing": tracing is not None, "metrics": False, "logs": False}
+    if tracing is not None:
+        config |= {"tracer_provider": tracing.provider, "operation_spans": False, "exclude": _is_not_traced}
+    return config
+
+
+def _is_not_traced(scope: MutableMapping[str, Any]) -> bool:
+    path: str = scope["path"]
+    is_api = path.startswith("/api/") and not path.endswith(("/stream", "/ws"))
+    return scope["type"] != "http" or not is_api
 
 
 def document(app: FastAPI) -> None:

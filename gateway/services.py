@@ -1,5 +1,6 @@
 """What a gateway process holds open, put together and taken apart in one place."""
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from modem.webhooks import Webhooks
 from workflow.core.config import Settings
 from workflow.core.ids import ThreadId
 from workflow.core.records import Caller
+from workflow.core.tracing import Tracing, open_tracing
 
 COMMAND_CONNECTIONS = 8
 """One event loop keeps no more busy; and however many browsers there are, Redis sees ten connections of a gateway."""
@@ -49,6 +51,7 @@ class Services:
     requests: Counter[tuple[str, int]]
     """Requests answered so far, by method and status."""
     figures: GatewayFigures
+    tracing: Tracing | None
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -92,6 +95,7 @@ class Services:
             reaper=Reaper(connections, scheduler, runs, threads, settings.runs),
             requests=requests,
             figures=GatewayFigures(connections, meter, hub, requests),
+            tracing=open_tracing(settings.telemetry, component="gateway", env=settings.env),
         )
 
     async def close(self) -> None:
@@ -101,3 +105,5 @@ class Services:
         self.hints.close()
         await self.files.close()
         await self.connections.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)

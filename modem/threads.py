@@ -150,6 +150,7 @@ class Threads:
         options: RunOptions,
         policy: BusyPolicy | None = None,
         idempotency_key: str = "",
+        trace: str = "",
     ) -> RunRecord:
         """Records a run and tells a worker; the same idempotency key and body give the same run.
 
@@ -162,7 +163,7 @@ class Threads:
         await self._sched.admit(run_id, caller.tenant)
         kept = False
         try:
-            answer = await self._record(caller, run_id, task, options, policy, idempotency_key)
+            answer = await self._record(caller, run_id, task, options, policy, idempotency_key, trace)
             kept = answer[0] in {"ready", "queued"}
         finally:
             if not kept:
@@ -178,6 +179,7 @@ class Threads:
         options: RunOptions,
         policy: BusyPolicy | None,
         idempotency_key: str,
+        trace: str,
     ) -> list[str]:
         thread_id, runs = thread_of(run_id), self._settings.runs
         body = hashlib.sha256(f"{task}\0{options.model_dump_json()}\0{policy}".encode()).hexdigest()
@@ -195,6 +197,7 @@ class Threads:
             "task": task,
             "options": options.model_dump_json(),
             "webhook": options.webhook,
+            "trace": trace,
             "max_attempts": str(runs.max_attempts),
         }
         async with translated():

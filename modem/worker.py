@@ -6,6 +6,7 @@ from modem.app import app
 from workflow.core.config_load import load
 from workflow.core.errors import ConfigError
 from workflow.core.log import configure
+from workflow.core.reports import report_errors
 
 
 def main() -> int:
@@ -16,6 +17,7 @@ def main() -> int:
         sys.stderr.write(f"{error.message}\n")
         return 2
     configure(settings.log, "modem")
+    report_errors(settings.telemetry, component="worker", env=settings.env)
     worker = app.Worker(
         pool="modem.loop:AioPool",
         concurrency=settings.worker.concurrency,

@@ -114,7 +114,13 @@ async def start_run(
         raise TooLarge(f"the task has {len(body.task)} characters and {longest} is the limit", limit=longest)
     options = RunOptions(model=body.model, budgets=body.budgets, files=body.files, webhook=body.webhook)
     run = await held.threads.open_run(
-        caller, thread_id, task=body.task, options=options, policy=body.policy, idempotency_key=idempotency_key
+        caller,
+        thread_id,
+        task=body.task,
+        options=options,
+        policy=body.policy,
+        idempotency_key=idempotency_key,
+        trace=held.tracing.traceparent() if held.tracing is not None else "",
     )
     return Accepted(
         run_id=run.run_id,

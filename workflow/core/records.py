@@ -90,6 +90,7 @@ class RunRecord(Record):
     usage: Usage = Usage()
     sandbox: str = ""
     config_hash: str = ""
+    trace: str = Field("", description="W3C traceparent of the request that made it; empty without tracing")
 
 
 class WorkerRecord(Record):
