@@ -17,6 +17,7 @@ from workflow.core.config import Settings
 from workflow.core.errors import LeaseLost, Unavailable
 from workflow.core.ids import RunId, thread_of
 from workflow.core.log import bind
+from workflow.core.tracing import Tracing, continued
 from workflow.runner.build import Workshop
 from workflow.runner.control import Control, Reason
 from workflow.runner.run import Attempt, execute
@@ -38,6 +39,7 @@ class Carrier:
         *,
         worker: str,
         meter: Meter | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._connections = connections
         self._log = Log(connections)
@@ -45,6 +47,7 @@ class Carrier:
         self._settings = settings
         self._worker = worker
         self._meter = meter or Meter()
+        self._tracing = tracing
         self._previews = Previewer(connections, every_s=settings.worker.preview_ms / 1000)
         self._controls: dict[RunId, Control] = {}
         self.draining = False
@@ -137,6 +140,7 @@ class Carrier:
                     claim.record.tenant,
                     now_ms=claim.now_ms,
                 ),
+                cancel_reason=partial(self._cancel_reason, run_id),
                 now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
             )
             await self._attempt(attempt, claim, journal, control)
@@ -149,7 +153,8 @@ class Carrier:
     async def _attempt(self, attempt: Attempt, claim: Claim, journal: RunJournal, control: Control) -> None:
         record = claim.record
         try:
-            parked = await execute(attempt, self._shop, control)
+            with continued(self._tracing, record.trace):
+                parked = await execute(attempt, self._shop, control)
         except LeaseLost as error:
             log.warning("run given up: %s", error)
             await self._kill_sandbox(record.run_id)
@@ -166,6 +171,9 @@ class Carrier:
             else:
                 self._meter.observe(RUN_SECONDS, seconds=(attempt.now_ms() - record.started_at) / 1000)
                 await self._runs.ended(record.run_id, record.tenant, journal.promoted)
+
+    async def _cancel_reason(self, run_id: RunId) -> str:
+        return (await self._runs.load(run_id)).reason
 
     async def _kill_sandbox(self, run_id: RunId) -> None:
         """Another worker owns the run: nothing of ours may go on in its workspace."""

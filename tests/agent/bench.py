@@ -123,6 +123,7 @@ class Bench:
             history=list(self.journal.events),
             journal=self.journal,
             purse=NoPurse(),
+            cancel_reason=_no_reason,
             now_ms=lambda: 1_000 + len(self.journal.events),
         )
         return await execute(attempt, self.shop(), self.control)
@@ -144,6 +145,10 @@ class Bench:
             report=None,  # type: ignore[arg-type]  # nothing here reads it
             config_hash="test",
         )
+
+
+async def _no_reason() -> str:
+    return ""
 
 
 @dataclass

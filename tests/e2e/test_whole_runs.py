@@ -15,6 +15,7 @@ from workflow.core.events import (
     Event,
     EventBase,
     Message,
+    RunCancelled,
     RunFailed,
     RunFinished,
     ToolResulted,

@@ -38,7 +38,8 @@ class View:
     @classmethod
     def of(cls, request: ModelRequest) -> "View":
         place = _task_place(request.messages)
-        task = request.messages[place].text if place >= 0 else ""
+        # The agent adds where and when a task was given; a date in there is no wish of the person's.
+        task = request.messages[place].text.partition("\n\n<context>")[0] if place >= 0 else ""
         since = request.messages[place + 1 :]
         results = {message.call_id: message for message in since if isinstance(message, ToolMessage)}
         calls = (call for message in since if isinstance(message, AssistantMessage) for call in message.tool_calls)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from workflow.agent.agent import Agent, Parked
@@ -52,6 +52,8 @@ class Attempt:
     history: list[Event]
     journal: Journal
     purse: Purse
+    cancel_reason: Callable[[], Awaitable[str]]
+    """Why a cancel was asked for, in the caller's words; known only once it was."""
     now_ms: Callable[[], int]
 
 
@@ -94,7 +96,8 @@ async def _to_the_end(attempt: Attempt, shop: Workshop, control: Control, traced
         error = _only(failure)
     spent = agents[0].spent if agents else state.runs[attempt.record.run_id].usage
     await attempt.purse.settle(spent.cost_usd - state.runs[attempt.record.run_id].usage.cost_usd)
-    ending = _ending(attempt, state, error, spent)
+    why = await attempt.cancel_reason() if isinstance(error, RunCancelled) else ""
+    ending = _ending(attempt, state, error, spent, why)
     traced.set({genai.OUTCOME: ending.wire_name.removeprefix("run_")} | usage_attributes(spent))
     traced.fail(ending.reason if isinstance(ending, RunFailed) else "cancelled")
     await attempt.journal.commit(ending)
@@ -193,7 +196,7 @@ def _only(error: BaseException) -> BaseException:
     return error
 
 
-def _ending(attempt: Attempt, state: ThreadState, error: BaseException, spent: Usage) -> EventBase:
+def _ending(attempt: Attempt, state: ThreadState, error: BaseException, spent: Usage, why: str) -> EventBase:
     """The terminal event that tells of `error`. Raises: LeaseLost and what is not an Exception."""
     if isinstance(error, LeaseLost) or not isinstance(error, Exception):
         raise error
@@ -203,7 +206,7 @@ def _ending(attempt: Attempt, state: ThreadState, error: BaseException, spent: U
             thread_id=record.thread_id,
             run_id=record.run_id,
             turn=run.turn,
-            reason=record.reason or "cancelled by the caller",
+            reason=why or "cancelled by the caller",
             usage=spent,
         )
     if isinstance(error, ToolError) and error.kind == "review_stop":
