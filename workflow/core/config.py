@@ -253,6 +253,11 @@ class SandboxSettings(Section):
         "", description="the environment variable that holds its key; empty: the provider's usual one"
     )
     remote_timeout_s: Seconds = Field(300.0, description="one call to the remote service")
+    label: str = Field(
+        "dialtone",
+        pattern=r"^[a-z0-9-]{1,32}$",
+        description="marks this deployment's sandboxes there; deployments with one account need different ones",
+    )
     credentials: dict[str, str] = Field(
         default_factory=dict,
         description="per allowed host: the environment variable with the Authorization header its requests get",

@@ -53,7 +53,22 @@ async def open_workshop(
 
 
 def provider(settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str, str]) -> SandboxProvider:
-    """The configured sandbox provider. Raises: ConfigError for one that is not there."""
+    """The configured sandbox provider. Raises: ConfigError when its key is missing."""
     if settings.provider == "local":
         return LocalProvider(settings, data_dir=data_dir, environ=environ)
-    raise ConfigError(f'sandbox.provider {settings.provider!r} is not built into this version; use "local"')
+    if settings.credentials:
+        raise ConfigError("sandbox.credentials are added by the local sandbox's proxy; remote sandboxes do not have it")
+    variable = settings.api_key_env or f"{settings.provider.upper()}_API_KEY"
+    api_key = environ.get(variable, "")
+    if not api_key:
+        raise ConfigError(f'sandbox.provider = "{settings.provider}" needs its key in {variable}')
+    # The vendors' libraries take seconds to import, so only the one that is used is.
+    if settings.provider == "e2b":
+        from workflow.sandboxes.e2b import E2bProvider  # noqa: PLC0415
+
+        domain, url = environ.get("E2B_DOMAIN", ""), environ.get("E2B_SANDBOX_URL", "")
+        return E2bProvider(settings, api_key=api_key, domain=domain, sandbox_url=url, label=settings.label)
+    from workflow.sandboxes.daytona import DaytonaProvider  # noqa: PLC0415
+
+    target = environ.get("DAYTONA_TARGET", "")
+    return DaytonaProvider(settings, api_key=api_key, target=target, label=settings.label)
