@@ -32,6 +32,7 @@ from modem.threads import Threads
 from workflow.core.config_load import Loaded, config_hash
 from workflow.core.errors import Unavailable
 from workflow.core.records import WorkerRecord
+from workflow.core.tracing import open_tracing
 from workflow.runner.build import Workshop, open_workshop
 from workflow.runner.reload import follow_config
 
@@ -67,6 +68,9 @@ class Host:
             open_workshop(settings, config_hash=config_hash(settings))
         )
         await self._describe()
+        tracing = open_tracing(settings.telemetry, component="worker", env=settings.env)
+        if tracing is not None:
+            self._stack.push_async_callback(asyncio.to_thread, tracing.close)
         heartbeat = Heartbeat(self._connections, lease_s=settings.runs.lease_s)
         heartbeat.start()
         self._stack.callback(heartbeat.stop)
@@ -79,6 +83,7 @@ class Host:
             settings,
             worker=self.name,
             meter=self._meter,
+            tracing=tracing,
         )
         files = FileServer(self._connections, lambda *request: answer_file_request(self._shop.sandboxes, *request))
         self._stack.push_async_callback(files.close)
