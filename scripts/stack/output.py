@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -52,8 +53,10 @@ class Output:
         self._write(json.dumps(record, ensure_ascii=False))
 
     def _write(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        # A reader that left or a full disk must not stop the stack: the parts would block on their full pipes.
+        with suppress(OSError):
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
 
     def _name(self, part: str) -> str:
         padded = f"{part:<9}│"

@@ -1,9 +1,11 @@
 """What must hold before anything is started; every complaint says what to do."""
 
+import asyncio
 import errno
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +32,20 @@ def check_data_dir(data_dir: Path) -> list[str]:
     if free < LOW_FREE_BYTES:
         return [f"only {free // 1_000_000} MB are free under {data_dir}"]
     return []
+
+
+async def watch_disk(data_dir: Path, say: Callable[[str], None], *, every_s: float = 30.0) -> None:
+    """Tells, once each time, when the disk runs full and when there is room again; never returns."""
+    is_full = False
+    while True:
+        free = shutil.disk_usage(data_dir).free
+        if not is_full and free < LEAST_FREE_BYTES:
+            is_full = True
+            say(f"only {free // 1_000_000} MB are free under {data_dir}: Redis will refuse to store; make room")
+        elif is_full and free > 2 * LEAST_FREE_BYTES:
+            is_full = False
+            say(f"there is room again under {data_dir}")
+        await asyncio.sleep(every_s)
 
 
 def check_port(host: str, port: int) -> None:

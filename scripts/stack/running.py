@@ -5,13 +5,14 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from scripts.stack import embedded_redis
 from scripts.stack.health import Health, base_url, get_health, reachable
 from scripts.stack.output import Output
 from scripts.stack.plan import Plan, environment, gateways, workers
-from scripts.stack.preflight import check_data_dir, check_port
+from scripts.stack.preflight import check_data_dir, check_port, watch_disk
 from scripts.stack.supervisor import Backoff, StackError, Supervisor
 
 T = TypeVar("T")
@@ -107,9 +108,12 @@ async def running(
         front, back = gateways(plan, env), workers(plan, env)
         for part in (*front, *back):
             supervisor.start(part)
+        watching = asyncio.create_task(watch_disk(plan.data_dir, partial(output.say, level="ERROR")))
         try:
             yield Stack(supervisor, plan, redis, stop)
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await _stop(supervisor, [part.name for part in front], [part.name for part in back])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.stack.plan import Plan
-from scripts.stack.preflight import check_data_dir, check_port, free_port
+from scripts.stack.preflight import check_data_dir, check_port, free_port, watch_disk
 from scripts.stack.supervisor import StackError
 from tests.stack.conftest import StartStack
 
@@ -56,3 +56,15 @@ def test_a_full_disk_stops_the_start_and_a_fuller_one_warns(tmp_path: Path, monk
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 5 * 10**8))
     assert "only 500 MB are free" in check_data_dir(tmp_path)[0]
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_disk_that_runs_full_later_is_told_once_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([10**9, 10**6, 10**6, 10**9, 10**6])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, next(free)))
+    told: list[str] = []
+    with pytest.raises(RuntimeError):  # the figures have run out
+        await watch_disk(tmp_path, told.append, every_s=0)
+    assert [line.split()[0] for line in told] == ["only", "there", "only"]
+    assert "make room" in told[0]

@@ -158,3 +158,12 @@ async def test_even_kill_takes_the_installer_with_it(launch: Launch, environ: di
     family = beside.descendants()
     os.kill(beside.process.pid, 9)
     assert await gone(family, within_s=5) == []
+
+
+def test_the_supervisor_starts_without_what_takes_long_to_import() -> None:
+    slow = ("litellm", "celery", "kombu", "typer", "rich", "httpx", "redis", "fastapi", "aiohttp")
+    code = f"import sys, scripts.stack.__main__; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"

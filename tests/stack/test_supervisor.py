@@ -206,3 +206,14 @@ async def test_health_of_a_gateway_that_is_not_there_or_talks_nonsense_is_nothin
 def test_a_machine_where_no_tier_holds_is_told_what_to_do() -> None:
     lines = banner({"sandbox": "local/T3"}, url="http://127.0.0.1:8080", redis="embedded", data_dir="var")
     assert any("commands are refused; ./run.sh sandbox check says why" in line for line in lines)
+
+
+async def test_a_reader_that_leaves_does_not_stop_the_stack(launch: Launch, environ: dict[str, str]) -> None:
+    driver = f"{sys.executable} {HERE / 'driver.py'}"
+    beside = await launch("bash", "-c", f"{driver} 2>&1 | head -n 1; sleep 600")
+    await beside.until("")  # the only line that anybody reads
+    port = int(environ["DIALTONE_GATEWAY__PORT"])
+    async with asyncio.timeout(20):
+        while (await get_health("127.0.0.1", port))[0] != 200:  # noqa: ASYNC110 - asks another process
+            await asyncio.sleep(0.05)
+    assert len([process for process in beside.descendants() if "driver" in " ".join(process.cmdline())]) == 1
