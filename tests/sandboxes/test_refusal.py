@@ -47,13 +47,8 @@ async def tier_of(means: Means, folder: Path, mode: Tier | None = None) -> str:
 
 
 async def test_without_bubblewrap_the_next_tier_is_taken_and_named(folder: Path) -> None:
-    expected = "T3" if await asyncio.to_thread(why_not_in_thread, "T2") else "T2"
+    expected = "T3" if await asyncio.to_thread(why_not, "T2") else "T2"
     assert await tier_of(Means(bwrap=no_bwrap), folder) == expected
-
-
-def why_not_in_thread(tier: Tier) -> str:
-    """`why_not` runs a loop of its own."""
-    return why_not(tier)
 
 
 async def test_bubblewrap_that_is_not_on_the_path_is_not_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,6 +86,19 @@ async def test_a_bubblewrap_that_fails_to_start_is_a_refusal_with_its_words(fold
         report = await provider.check()
     assert report.tier == "T3"
     assert any("No permissions to create new namespace" in probe.detail for probe in report.probes), report.probes
+
+
+async def test_an_older_bubblewrap_still_holds(folder: Path) -> None:
+    """Before 0.7 it cannot bound memory file systems, before 0.8 not forbid namespaces: disk and filter stand in."""
+    if reason := await asyncio.to_thread(why_not, "T1b"):
+        pytest.skip(reason)
+    means = Means(features=lambda _: frozenset())
+    async with LocalProvider(SandboxSettings(mode="T1b"), data_dir=folder, means=means) as provider:
+        assert (await provider.check()).tier == "T1b"
+        sandbox = await provider.open(ThreadId("old"))
+        result = await sandbox.exec("echo temporary > /tmp/f; cat /tmp/f; echo x > /dev/shm/f || echo refused")
+        assert result.stdout == b"temporary\nrefused\n"
+        assert (sandbox.place.state / "tmp" / "f").read_text() == "temporary\n"
 
 
 FORBIDDEN = """

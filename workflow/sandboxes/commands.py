@@ -41,10 +41,14 @@ class Pump:
         os.close(self.write_fd)
         self.write_fd = -1
 
-    async def finish(self) -> None:
-        """Hands on what is left in the pipe, without waiting for its end: somebody may hold it open."""
+    def pause(self) -> None:
+        """Reads nothing more until `finish`; the command waits as soon as its pipe is full."""
         self._finishing = True
         self._loop.remove_reader(self._read_fd)
+
+    async def finish(self) -> None:
+        """Hands on what is left in the pipe, without waiting for its end: somebody may hold it open."""
+        self.pause()
         if self._busy is not None:
             await self._busy
         while chunk := self._next():
@@ -58,14 +62,17 @@ class Pump:
         if self.write_fd >= 0:
             self.started()
 
-    def _next(self) -> bytes:
+    def _next(self) -> bytes | None:
+        """The next bytes; none at the end, None when there are none yet."""
         try:
             return os.read(self._read_fd, CHUNK)
         except BlockingIOError:
-            return b""
+            return None
 
     def _on_readable(self) -> None:
         chunk = self._next()
+        if chunk is None:
+            return
         if not chunk:
             self._loop.remove_reader(self._read_fd)
             return
@@ -88,6 +95,7 @@ class Foreground:
         self._kept = {"stdout": Kept(max_output), "stderr": Kept(max_output)}
         self._output_limit = output_limit
         self._on_output = on_output
+        self._pumps: list[Pump] = []
         self._verdict: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def stop(self, reason: str) -> None:
@@ -97,7 +105,7 @@ class Foreground:
 
     async def run(self, spec: Spec, *, stdin: int, owner: int, timeout_s: float) -> ExecResult:
         started = monotonic()
-        pumps = [Pump(self._shower(name), owner=owner) for name in self._kept]
+        pumps = self._pumps = [Pump(self._shower(name), owner=owner) for name in self._kept]
         try:
             job = await self._cell.run(spec, stdin=stdin, stdout=pumps[0].write_fd, stderr=pumps[1].write_fd)
             for pump in pumps:
@@ -150,6 +158,8 @@ class Foreground:
             kept.add(chunk)
             if sum(stream.total for stream in self._kept.values()) > self._output_limit:
                 self.stop("output")
+                for pump in self._pumps:
+                    pump.pause()
             return self._on_output(name, chunk) if self._on_output is not None else None
 
         return show
