@@ -241,7 +241,10 @@ def test_a_record_that_cannot_be_formatted_is_reported_without_its_arguments() -
     assert "hunter2" not in log.getvalue()
 
 
-def test_lone_surrogates_do_not_stop_the_log(log: io.StringIO) -> None:
+@pytest.mark.parametrize("kind", ["color", "json"])
+def test_lone_surrogates_do_not_stop_the_log(kind: Format) -> None:
+    log = io.StringIO()
+    configure(LogSettings(format=kind), "gateway", stream=log)
     logging.getLogger("x").info("name %s", "\udc80")
     assert "name" in log.getvalue()
 
