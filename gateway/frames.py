@@ -26,7 +26,7 @@ class Frame:
     run_id: whom it concerns, None for everybody.  type: the event's type, `delta`, or "".
     """
 
-    __slots__ = ("_sse", "_ws", "at", "data", "name", "run_id", "type")
+    __slots__ = ("_chunk", "_sse", "_ws", "at", "data", "name", "run_id", "type")
 
     def __init__(
         self, name: str, data: bytes, *, at: StreamId | None = None, run_id: RunId | None = None, type: str = ""
@@ -37,6 +37,7 @@ class Frame:
         self.run_id = run_id
         self.type = type
         self._sse: bytes | None = None
+        self._chunk: bytes | None = None
         self._ws: str | None = None
 
     @property
@@ -65,6 +66,13 @@ class Frame:
             mark = b"" if self.at is None else b"id: %d-%d\n" % self.at
             self._sse = b"event: %b\n%bdata: %b\n\n" % (self.name.encode(), mark, self.data)
         return self._sse
+
+    @property
+    def chunk(self) -> bytes:
+        """The same as one chunk of an HTTP/1.1 body."""
+        if self._chunk is None:
+            self._chunk = b"%x\r\n%b\r\n" % (len(self.sse), self.sse)
+        return self._chunk
 
     @property
     def ws(self) -> str:

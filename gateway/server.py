@@ -1,4 +1,4 @@
-"""Our HTTP server: uvicorn, with a way to cut a connection, and a listening socket that several processes share."""
+"""Our HTTP server: uvicorn, with connections that can be written to and cut, on a socket that processes share."""
 
 import logging
 import socket
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from gateway.sse import ABORT
+from gateway.sse import WIRE
 from workflow.core.config import GatewaySettings
 from workflow.core.errors import ConfigError
 
@@ -26,22 +26,37 @@ DEAD_PEER_MS = 30_000
 
 
 class Protocol(HttpToolsProtocol):
-    """Tells the application how to cut the connection: closing it would wait for a client that does not read."""
+    """Gives the application its connection as well: `gateway.subscription.Wire`.
+
+    A response that is under way is chunked, so whole chunks may be written between those of the ASGI `send`.
+    """
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: self.transport.abort}
+        extensions: dict[str, Any] = {WIRE: self}
         self.scope["extensions"] = extensions
+
+    def is_ready(self) -> bool:
+        return not self.flow.write_paused and not self.transport.is_closing()
+
+    def write(self, chunk: bytes) -> None:
+        self.transport.write(chunk)
+
+    def abort(self) -> None:
+        self.transport.abort()
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """The same for WebSockets."""
+    """The same for WebSockets, which need it only to be cut."""
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:
-            extensions: dict[str, Any] = {ABORT: self.transport.abort}
+            extensions: dict[str, Any] = {WIRE: self}
             self.scope["extensions"] = extensions | dict(self.scope["extensions"] or {})
+
+    def abort(self) -> None:
+        self.transport.abort()
 
 
 def listen(settings: GatewaySettings) -> socket.socket:

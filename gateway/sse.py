@@ -11,13 +11,14 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.hub import Hub
+from gateway.middleware import Later
 from gateway.subscription import Subscription
 from modem.stream import START, Log, StreamId, parse_cursor
 from workflow.core.ids import RunId
 from workflow.core.records import TERMINAL_STATUSES, RunRecord, ThreadRecord
 
-ABORT = "dialtone.abort"
-"""ASGI extension of our server: a function that cuts the connection without waiting for its buffers."""
+WIRE = "dialtone.wire"
+"""ASGI extension of our server: the connection itself (`subscription.Wire`). Other servers do without."""
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -78,15 +79,26 @@ class EventStream(Response):
         self._retry_ms = retry_ms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        subscription = self._subscription
-        subscription.abort = scope.get("extensions", {}).get(ABORT) or _own_task().cancel
-        watcher = asyncio.create_task(self._watch(receive))
+        self._subscription.wire = wire = scope.get("extensions", {}).get(WIRE)
+        self._subscription.abort = wire.abort if wire is not None else _own_task().cancel
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        except BaseException:
+            self._hub.leave(self._subscription)
+            raise
+        later: list[Later] | None = scope.get("state", {}).get("later")
+        if later is None:
+            await self._serve(receive, send)
+        else:
+            later.append(self._serve)
+
+    async def _serve(self, receive: Receive, send: Send) -> None:
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
             await self._write(send)
         finally:
             watcher.cancel()
-            self._hub.leave(subscription)
+            self._hub.leave(self._subscription)
 
     async def _write(self, send: Send) -> None:
         subscription, now = self._subscription, asyncio.get_running_loop().time

@@ -20,8 +20,8 @@ from gateway.routes.runs import CancelBody, SteerBody
 from gateway.routes.stream import subscribe
 from gateway.routes.threads import ExecuteBody, start_run
 from gateway.services import Services
-from gateway.sse import ABORT, read_start
-from gateway.subscription import Subscription, Wish
+from gateway.sse import WIRE, read_start
+from gateway.subscription import Subscription, Wire, Wish
 from workflow.core.errors import DialtoneError
 from workflow.core.ids import ThreadId
 from workflow.core.records import Caller
@@ -88,7 +88,8 @@ async def _open(websocket: WebSocket, held: Services) -> tuple[Caller, ThreadId,
     run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
     wish = Wish(start.cursor, deltas=query.get("deltas", "true").lower() not in {"false", "0"})
     subscription = await subscribe(held, caller, thread, run, wish)
-    subscription.abort = websocket.scope["extensions"].get(ABORT)
+    wire: Wire | None = websocket.scope["extensions"].get(WIRE)
+    subscription.abort = wire.abort if wire is not None else None
     return caller, thread_id, subscription
 
 

@@ -48,7 +48,7 @@ class Worker:
 
     async def take(self, run_id: RunId) -> "Turn":
         """Claims a queued run and says that it started."""
-        claim = await self.runs.claim(run_id, worker="w1", lease_s=10)
+        claim = await self.runs.claim(run_id, worker="w1", lease_s=3600)  # nobody renews it
         assert claim is not None
         thread_id = thread_of(run_id)
         bounds = await self.log.bounds(thread_id)

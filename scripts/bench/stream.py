@@ -1,0 +1,134 @@
+"""What a stream costs: CPU per delivered event, delay, memory per idle reader; ours beside what one would write
+first and, where it is installed, nginx with nchan.
+
+`python -m scripts.bench stream` starts each server in turn over the same Redis and prints ratios. Absolute times
+say little: this machine is shared. NCHAN_MODULE names nchan's module when it is not where Debian puts it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.bench.stream_subjects import ROOT, Store, Subject, raise_limits, store, subject, subjects
+
+WARM_UP = 5
+"""Rounds before the measured ones."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`readers` readers spread over `threads` threads, each of which gets `per_s` events a second for `seconds`."""
+
+    threads: int
+    readers: int
+    per_s: float
+    seconds: float
+
+    @property
+    def rounds(self) -> int:
+        return int(self.per_s * self.seconds)
+
+
+@contextmanager
+def readers(under_test: Subject, paths: Sequence[str], *, settle_s: float = 0.5) -> Iterator[subprocess.Popen[str]]:
+    """Connected readers in a process of their own."""
+    command = [sys.executable, "-m", "scripts.bench.stream_clients"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        order = {"port": under_test.port, "paths": list(paths), "settle_s": settle_s}
+        print(json.dumps(order), file=process.stdin, flush=True)
+        assert process.stdout.readline().strip() == "ready", "the readers could not connect"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def deliver(name: str, held: Store, shape: Shape) -> dict[str, float]:
+    """CPU and delay per delivered event of one server under one load."""
+    threads = held.make(shape.threads)
+    with subject(name, held) as under_test:
+        under_test.publish(held, threads)
+        paths = [under_test.path(threads[number % shape.threads]) for number in range(shape.readers)]
+        with readers(under_test, paths) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            pace(under_test, held, threads, rounds=WARM_UP, per_s=shape.per_s)
+            before, began = under_test.cpu_s(), time.monotonic()
+            pace(under_test, held, threads, rounds=shape.rounds, per_s=shape.per_s)
+            took_s = time.monotonic() - began
+            time.sleep(1.0)
+            cpu_s = under_test.cpu_s() - before
+            print("stop", file=process.stdin, flush=True)
+            told: dict[str, Any] = json.loads(process.stdout.readline())
+    expected = (shape.rounds + WARM_UP) * shape.readers
+    return told | {
+        "us": cpu_s * 1e6 / (shape.rounds * shape.readers),
+        "missing": expected - told["received"],
+        "per_s": shape.rounds * shape.readers / took_s,
+    }
+
+
+def pace(under_test: Subject, held: Store, threads: Sequence[str], *, rounds: int, per_s: float) -> None:
+    """`rounds` events to each thread, `per_s` a second."""
+    due = time.monotonic()
+    for _ in range(rounds):
+        under_test.publish(held, threads)
+        due += 1 / per_s
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+def idle(name: str, held: Store, count: int) -> dict[str, float]:
+    """Memory and CPU of `count` readers of as many threads, to whom nothing happens."""
+    threads = held.make(count)
+    with subject(name, held) as under_test:
+        with readers(under_test, [under_test.path(thread) for thread in threads[:50]], settle_s=1.0):
+            before = under_test.memory()
+        time.sleep(1.0)
+        with readers(under_test, [under_test.path(thread) for thread in threads], settle_s=2.0):
+            after, cpu_s = under_test.memory(), under_test.cpu_s()
+            time.sleep(5.0)
+            return {"kib": (after - before) / count / 1024, "cpu": (under_test.cpu_s() - cpu_s) / 5 * 100}
+
+
+def table(title: str, rows: dict[str, dict[str, float]], columns: dict[str, str], cost: str) -> None:
+    """Prints figures and, last, how many times `dialtone`'s cost each server has."""
+    print(f"\n{title}")
+    print(f"{'server':<10}" + "".join(f"{head:>12}" for head in columns.values()) + f"{'of ours':>10}")
+    ours = rows["dialtone"][cost]
+    for name, figures in rows.items():
+        cells = "".join(f"{figures.get(key, float('nan')):>12.1f}" for key in columns)
+        print(f"{name:<10}{cells}{figures[cost] / ours if ours else float('nan'):>9.2f}x")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-K", type=int, default=1000, help="readers of one thread")
+    parser.add_argument("-M", type=int, default=1000, help="threads with one reader each")
+    parser.add_argument("--idle", type=int, default=2000, help="idle readers")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--only", default="", help="servers, comma-separated")
+    given = parser.parse_args(arguments)
+    raise_limits()
+    names = given.only.split(",") if given.only else subjects()
+    columns = {"us": "us CPU/event", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "per_s": "events/s", "missing": "missing"}
+    with store() as held:
+        wide = Shape(1, given.K, 5000 / given.K, given.seconds)
+        rows = {name: deliver(name, held, wide) for name in names}
+        table(f"{given.K} readers of one thread, about 5,000 deliveries a second", rows, columns, "us")
+        deep = Shape(given.M, given.M, 1.0, given.seconds)
+        rows = {name: deliver(name, held, deep) for name in names}
+        table(f"{given.M} threads with one reader each, one event a second each", rows, columns, "us")
+        rows = {name: idle(name, held, given.idle) for name in names}
+        table(f"{given.idle} idle readers", rows, {"kib": "KiB each", "cpu": "% CPU"}, "kib")
+
+
+if __name__ == "__main__":
+    main()
