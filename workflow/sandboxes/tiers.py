@@ -33,6 +33,7 @@ GAPS: dict[Tier, tuple[str, ...]] = {
         "the kernel is shared with the host",
         "memory, processes and disk of the whole sandbox are polled: a command can overshoot them for a moment",
         "CPU time is not limited",
+        "without root, folders that a command closes to itself are not measured",
     ),
     "T2": (
         "the kernel is shared with the host",
