@@ -15,6 +15,12 @@ from tests.servers.openai_server import OpenAiServer
 from workflow.core.config import LlmSettings, ModelSettings
 from workflow.llm.models import build_llm
 
+# LiteLLM's own code uses what pydantic has deprecated.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute:DeprecationWarning"),
+]
+
 DRIVERS = [("openai", "direct"), ("anthropic", "direct"), ("openai", "litellm"), ("anthropic", "litellm")]
 PLAN = json.dumps({"steps": [{"id": "1", "title": "Do it", "status": "done"}]})
 
