@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from modem import keys
 from modem.meter import Meter
@@ -28,6 +29,8 @@ from workflow.core.events import (
 from workflow.core.ids import RunId, ThreadId, thread_of
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PREVIEW_TTL_MS = 600_000
 PREVIEW_BYTES = 262_144
@@ -176,7 +179,9 @@ class RunJournal:
         arguments = self._arguments(events, terminal)
         pause_s = time.monotonic() - self._stepped
         await self._previewer.settled()
-        answer = await self._send(arguments)
+        answer: list[bytes] = await self._persist(
+            lambda: self._connections.scripts.commit(keys=[keys.metadata(self.thread_id)], args=arguments)
+        )
         outcome = answer[0].decode()
         if outcome == "cancelled":
             raise RunCancelled("a cancel was asked for")
@@ -199,11 +204,11 @@ class RunJournal:
         return [f"{epoch}-{first + offset}" for offset in range(len(events))]
 
     async def _read_foreign(self, *, before: int | None = None) -> None:
-        async with translated():
-            high = "+" if before is None else f"({self._last.epoch}-{before}"
-            entries = await self._connections.commands.xrange(
-                keys.stream(self.thread_id), min=f"({self._last}", max=high
-            )
+        high = "+" if before is None else f"({self._last.epoch}-{before}"
+        low = f"({self._last}"
+        entries = await self._persist(
+            lambda: self._connections.commands.xrange(keys.stream(self.thread_id), min=low, max=high)
+        )
         if entries:
             self._news += Log.decode(entries)
             if before is None:
@@ -248,19 +253,16 @@ class RunJournal:
             self._previewer.drop(self.run_id, name)
         return fields
 
-    async def _send(self, arguments: list[str | bytes | int]) -> list[bytes]:
-        """Sends until there is an answer or the lease is gone: a repeat changes nothing."""
+    async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Asks until there is an answer or the lease is gone; what is asked may be repeated without harm."""
         pause_s = 0.05
         while True:
             try:
                 async with translated():
-                    answer: list[bytes] = await self._connections.scripts.commit(
-                        keys=[keys.metadata(self.thread_id)], args=arguments
-                    )
-                    return answer
+                    return await ask()
             except Unavailable:
                 if not self._still_ours():
                     raise LeaseLost(f"Redis was away for longer than the lease of {self.run_id}") from None
-                log.warning("commit waits: Redis is away", extra={"run_id": self.run_id})
+                log.warning("the log waits: Redis is away", extra={"run_id": self.run_id})
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 1.0)

@@ -155,7 +155,7 @@ class Carrier:
         try:
             with continued(self._tracing, record.trace):
                 parked = await execute(attempt, self._shop, control)
-        except LeaseLost as error:
+        except (LeaseLost, Unavailable) as error:
             log.warning("run given up: %s", error)
             await self._kill_sandbox(record.run_id)
         except asyncio.CancelledError:

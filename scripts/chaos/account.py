@@ -71,14 +71,15 @@ class Account:
         self.unlike_the_log += not watched.trouble and seen != list(range(len(log)))
 
     def _takeovers(self, events: list[EventBase], gone: dict[int, float]) -> None:
-        owner = ""
+        owner, since_ms = "", 0
         for event in events:
             if isinstance(event, RunResumed) and event.reason == "worker_lost" and owner:
                 lost_at = gone.get(int(owner.split(":")[1]))
-                if lost_at is not None and event.at / 1000 >= lost_at:
+                # A worker that was paused and lived on is no longer lost: only what it held at that time counts.
+                if lost_at is not None and since_ms / 1000 <= lost_at <= event.at / 1000:
                     self.takeovers_s.append(event.at / 1000 - lost_at)
             if isinstance(event, RunStarted | RunResumed):
-                owner = event.worker
+                owner, since_ms = event.worker, event.at
 
     def effects(self, path: Path) -> None:
         """Counts what the outside saw."""

@@ -14,6 +14,7 @@ from workflow.core.errors import (
     LeaseLost,
     RunCancelled,
     ToolError,
+    Unavailable,
 )
 from workflow.core.events import (
     Event,
@@ -60,7 +61,8 @@ class Attempt:
 async def execute(attempt: Attempt, shop: Workshop, control: Control) -> Parked | None:
     """Runs to the terminal event; a Parked when the run has to wait for a person.
 
-    Raises: LeaseLost; CancelledError when the worker goes (`control.reason` is `release`) or lost the run.
+    Raises: LeaseLost; Unavailable when Redis stays away (the run goes on elsewhere); CancelledError when the worker
+    goes (`control.reason` is `release`) or lost the run.
     """
     record = attempt.record
     about: dict[str, Value] = {
@@ -90,7 +92,7 @@ async def _to_the_end(attempt: Attempt, shop: Workshop, control: Control, traced
             raise
         task.uncancel()
         error: BaseException = RunCancelled("cancelled by the caller")
-    except LeaseLost:
+    except (LeaseLost, Unavailable):
         raise
     except Exception as failure:  # noqa: BLE001  # the edge of a run: whatever it was, the run ends and says so
         error = _only(failure)
@@ -197,8 +199,8 @@ def _only(error: BaseException) -> BaseException:
 
 
 def _ending(attempt: Attempt, state: ThreadState, error: BaseException, spent: Usage, why: str) -> EventBase:
-    """The terminal event that tells of `error`. Raises: LeaseLost and what is not an Exception."""
-    if isinstance(error, LeaseLost) or not isinstance(error, Exception):
+    """The terminal event that tells of `error`. Raises: LeaseLost, Unavailable, and what is not an Exception."""
+    if isinstance(error, LeaseLost | Unavailable) or not isinstance(error, Exception):
         raise error
     record, run = attempt.record, state.runs[attempt.record.run_id]
     if isinstance(error, RunCancelled):
