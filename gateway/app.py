@@ -50,7 +50,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.hub.start()
-        beside = [asyncio.create_task(services.reaper.serve(), name="reaper")]
+        beside = [
+            asyncio.create_task(services.reaper.serve(), name="reaper"),
+            asyncio.create_task(services.expiry.serve(), name="expiry"),
+        ]
         if settings.telemetry.metrics:
             beside.append(asyncio.create_task(services.figures.serve(), name="figures"))
         try:

@@ -10,13 +10,13 @@ import logging
 
 from gateway import frames
 from gateway.frames import Frame
-from gateway.snapshot import fold_log, state_json
+from gateway.snapshot import base_json, fold_log, state_json
 from gateway.subscription import Subscription
+from modem.pool import Connections
 from modem.stream import START, Log, StreamId, parse_cursor
 from modem.threads import Threads
 from workflow.core.ids import RunId, ThreadId
 from workflow.core.records import Caller
-from workflow.core.state import ThreadState
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _MAX_WAITING = 20
 class Feed:
     """A thread that somebody in this process follows."""
 
-    def __init__(self, thread_id: ThreadId, log: Log, threads: Threads, caller: Caller) -> None:
+    def __init__(self, thread_id: ThreadId, connections: Connections, threads: Threads, caller: Caller) -> None:
         self.thread_id = thread_id
         self.position = START
         """The newest event known to be in the log; live followers have been handed everything up to here."""
@@ -37,7 +37,8 @@ class Feed:
         self.subscriptions: set[Subscription] = set()
         self.waiting: dict[RunId, Frame] = {}
         """Per queued run the latest `waiting` frame."""
-        self._log = log
+        self._connections = connections
+        self._log = Log(connections)
         self._threads = threads
         self._caller = caller
         self._live: dict[Subscription, None] = {}
@@ -159,7 +160,7 @@ class Feed:
 
     async def _gap(self, after: StreamId, last: StreamId) -> Frame:
         first = StreamId(after.epoch or last.epoch, after.seq + 1)
-        return frames.gap(first, last, state_json(ThreadState(last_id=str(last))))
+        return frames.gap(first, last, await base_json(self._connections, self.thread_id, last))
 
     async def foreign(self, cursor: StreamId) -> Frame | None:
         """A `reset` frame if `cursor` is the id of no event that this log holds or held. Raises: Unavailable."""
@@ -170,7 +171,7 @@ class Feed:
             is_trimmed = cursor.seq < bounds.first_seq
             if is_trimmed or cursor.seq == 0 or await self._log.exists(self.thread_id, cursor):
                 return None
-        state = await fold_log(self._log, self.thread_id)
+        state = await fold_log(self._connections, self.thread_id)
         return frames.reset(parse_cursor(state.last_id) if state.last_id else bounds.last_id, state_json(state))
 
     async def previews(self) -> list[Frame]:

@@ -18,7 +18,6 @@ from gateway.frames import KEEP_ALIVE
 from gateway.subscription import Subscription, Wish
 from modem.channels import Channels
 from modem.pool import Connections
-from modem.stream import Log
 from modem.threads import Threads
 from workflow.core.config import AuthSettings, GatewaySettings
 from workflow.core.errors import DialtoneError, LimitExceeded, Unavailable
@@ -51,7 +50,7 @@ class Hub:
         recheck: Recheck,
         max_per_tenant: int = 0,
     ) -> None:
-        self._log = Log(connections)
+        self._connections = connections
         self._threads = threads
         self._settings = settings
         self._recheck_s = auth.recheck_s
@@ -110,7 +109,7 @@ class Hub:
             raise LimitExceeded(f"{self._max_per_tenant} streams are open already", retry_after_s=5)
         feed = self._feeds.get(thread_id)
         if feed is None:
-            feed = self._feeds[thread_id] = Feed(thread_id, self._log, self._threads, caller)
+            feed = self._feeds[thread_id] = Feed(thread_id, self._connections, self._threads, caller)
             self._channels.watch(thread_id)
         subscription = Subscription(feed, caller, wish, max_bytes=self._settings.client_buffer_bytes)
         now = asyncio.get_running_loop().time()

@@ -12,6 +12,7 @@ from gateway.keyring import KeyRing
 from gateway.ratelimit import RateLimit
 from modem.app import make_app
 from modem.buckets import Buckets
+from modem.expiry import Expiry
 from modem.files import Files
 from modem.meter import Meter
 from modem.pool import Connections
@@ -48,6 +49,7 @@ class Services:
     limits: RateLimit
     hub: Hub
     reaper: Reaper
+    expiry: Expiry
     requests: Counter[tuple[str, int]]
     """Requests answered so far, by method and status."""
     figures: GatewayFigures
@@ -93,6 +95,7 @@ class Services:
             limits=RateLimit(Buckets(connections), settings.limits),
             hub=hub,
             reaper=Reaper(connections, scheduler, runs, threads, settings.runs),
+            expiry=Expiry(connections, threads, keep_days=settings.runs.keep_days),
             requests=requests,
             figures=GatewayFigures(connections, meter, hub, requests),
             tracing=open_tracing(settings.telemetry, component="gateway", env=settings.env),

@@ -4,7 +4,9 @@ import asyncio
 
 from pydantic import TypeAdapter
 
-from modem.stream import START, Log, parse_cursor
+from modem.pool import Connections
+from modem.retention import base
+from modem.stream import START, Log, StreamId, parse_cursor
 from workflow.core.events import decode
 from workflow.core.ids import ThreadId
 from workflow.core.state import ThreadState
@@ -17,12 +19,20 @@ def state_json(state: ThreadState) -> bytes:
     return _STATE.dump_json(state)
 
 
-async def fold_log(log: Log, thread_id: ThreadId) -> ThreadState:
+async def fold_log(connections: Connections, thread_id: ThreadId) -> ThreadState:
     """The state that the whole log tells, page by page, so that others run in between. Raises: Unavailable."""
-    state, after = ThreadState(), START
+    log, state = Log(connections), await base(connections, thread_id)
+    after = parse_cursor(state.last_id) if state.last_id else START
     while page := await log.read(thread_id, after=after, count=256):
         for _, envelope in page:
             state.apply(decode(envelope))
         after = parse_cursor(page[-1][0])
         await asyncio.sleep(0)
     return state
+
+
+async def base_json(connections: Connections, thread_id: ThreadId, at: StreamId) -> bytes:
+    """What the part of the log up to `at`, which is gone, told. Raises: Unavailable."""
+    state = await base(connections, thread_id)
+    state.last_id = str(at)
+    return state_json(state)

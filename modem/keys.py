@@ -32,6 +32,10 @@ FIGURES_TOTALS = "{figures}:totals"
 """HASH: counter field → total since the installation began."""
 FIGURES_PROCESSES = "{figures}:processes"
 """HASH: process → its newest report."""
+EXPIRY_LOCK = "dialtone:expiry"
+"""STRING: some process has looked for old threads within the hour."""
+ALL_TENANT_THREADS = "tenant:{*}:threads"
+"""Matches every `tenant_threads`."""
 FILE_REQUESTS = "dialtone:files"
 """LIST of file requests; any worker takes one."""
 
@@ -54,6 +58,11 @@ def stream(thread_id: ThreadId) -> str:
 def live(thread_id: ThreadId) -> str:
     """Pub/sub channel: `<id>|<envelope>` for events, `|<delta>` for previews."""
     return f"{thread(thread_id)}live"
+
+
+def base(thread_id: ThreadId) -> str:
+    """HASH: `state`, what the trimmed part of the log told, and `id`, its last event."""
+    return f"{thread(thread_id)}base"
 
 
 def runs(thread_id: ThreadId) -> str:

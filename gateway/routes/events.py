@@ -66,7 +66,7 @@ async def list_run_events(
 async def get_state(thread_id: ThreadPath, caller: Reader, held: ServicesDep) -> Response:
     """The thread as its whole log tells it: runs, transcript, plan, todos, files, open questions."""
     await held.threads.get(caller, thread_id)
-    state = await fold_log(held.log, thread_id)
+    state = await fold_log(held.connections, thread_id)
     return Response(state_json(state), media_type="application/json")
 
 

@@ -29,7 +29,8 @@ for i = at + 1, at + tonumber(ARGV[14]) do redis.call('HDEL', prefix .. 'preview
 local promoted = ''
 if terminal ~= '' then
   promoted = close(prefix, rid, terminal, ARGV[9], ARGV[10], now)
-  redis.call('XTRIM', prefix .. 'stream', 'MAXLEN', ARGV[11])
+  -- Only a backstop: modem/retention.py trims to the limit itself, and keeps what the trimmed events told.
+  redis.call('XTRIM', prefix .. 'stream', 'MAXLEN', 2 * tonumber(ARGV[11]))
 end
 local epoch = redis.call('HGET', meta, 'epoch')
 if ARGV[7] == '1' then

@@ -10,6 +10,7 @@ from modem.leases import Heartbeat
 from modem.meter import RUN_SECONDS, WAIT_SECONDS, Meter
 from modem.pool import Connections
 from modem.purse import RunPurse
+from modem.retention import trim
 from modem.runs import Claim, Runs
 from modem.sched import Scheduler
 from modem.stream import START, Log, parse_cursor
@@ -171,6 +172,7 @@ class Carrier:
             else:
                 self._meter.observe(RUN_SECONDS, seconds=(attempt.now_ms() - record.started_at) / 1000)
                 await self._runs.ended(record.run_id, record.tenant, journal.promoted)
+                await trim(self._connections, record.thread_id, keep=self._settings.runs.keep_events)
 
     async def _cancel_reason(self, run_id: RunId) -> str:
         return (await self._runs.load(run_id)).reason
