@@ -23,25 +23,51 @@ class Figure:
     help: str
     labels: tuple[str, ...] = ()
     kind: Literal["counter", "histogram"] = "counter"
+    always: tuple[tuple[str, ...], ...] = ()
+    """Label values shown from the start: Prometheus does not see the first step of a counter that begins at 1."""
 
 
 REQUESTS = Figure("dialtone_requests", "Requests answered by gateways.", ("method", "status"))
 DELIVERED = Figure("dialtone_frames_delivered", "Frames handed to event streams.")
-STREAMS_ENDED = Figure("dialtone_streams_ended", "Event streams that ended.", ("reason",))
-RUNS_ENDED = Figure("dialtone_runs_ended", "Runs that ended; `reason` says why one failed.", ("outcome", "reason"))
+STREAMS_ENDED = Figure("dialtone_streams_ended", "Event streams that ended.", ("reason",), always=(("slow",),))
+_REASONS = (
+    *("internal", "worker_lost", "budget_exceeded", "stuck", "review_stop", "sandbox_failed", "sandbox_refused"),
+    *("model_failed", "model_overloaded", "model_refused", "context_overflow"),
+)
+RUNS_ENDED = Figure(
+    "dialtone_runs_ended",
+    "Runs that ended; `reason` says why one failed.",
+    ("outcome", "reason"),
+    always=(("finished", ""), ("cancelled", ""), *(("failed", reason) for reason in _REASONS)),
+)
 RUN_SECONDS = Figure("dialtone_run_seconds", "From a run's first start to its end.", (), "histogram")
 WAIT_SECONDS = Figure("dialtone_run_wait_seconds", "From a task's arrival to its first start.", (), "histogram")
-TAKEOVERS = Figure("dialtone_takeovers", "Runs that went on elsewhere.", ("reason",))
+TAKEOVERS = Figure(
+    "dialtone_takeovers",
+    "Runs that went on elsewhere.",
+    ("reason",),
+    always=tuple((reason,) for reason in ("worker_lost", "released", "answered", "redis_lost")),
+)
 TURNS = Figure("dialtone_turns", "Answers of models that were taken into a run.")
 MODEL_CALLS = Figure("dialtone_model_calls", "Calls of models.", ("model",))
 MODEL_SECONDS = Figure("dialtone_model_seconds", "One answer, retries included.", ("model",), "histogram")
 TOKENS = Figure("dialtone_model_tokens", "Tokens by class; the classes do not overlap.", ("model", "class"))
 COST = Figure("dialtone_model_cost_usd", "US dollars, by the price table.", ("model",))
-NOTICES = Figure("dialtone_notices", "Retries, fallback models and other troubles of runs.", ("code",))
+NOTICES = Figure(
+    "dialtone_notices",
+    "Retries, fallback models and other troubles of runs.",
+    ("code",),
+    always=tuple((code,) for code in ("model_retry", "model_fallback", "model_price_unknown", "compaction")),
+)
 TOOL_CALLS = Figure("dialtone_tool_calls", "Tool calls that came back.", ("tool", "outcome"))
 TOOL_SECONDS = Figure("dialtone_tool_seconds", "Run time of one tool call.", ("tool",), "histogram")
 QUESTIONS = Figure("dialtone_questions", "Questions to people.", ("kind",))
-WEBHOOKS = Figure("dialtone_webhook_attempts", "Deliveries tried: delivered, again (failed), dead.", ("outcome",))
+WEBHOOKS = Figure(
+    "dialtone_webhook_attempts",
+    "Deliveries tried: delivered, again (failed), dead.",
+    ("outcome",),
+    always=(("delivered",), ("again",), ("dead",)),
+)
 
 FIGURES = (
     *(REQUESTS, DELIVERED, STREAMS_ENDED, RUNS_ENDED, RUN_SECONDS, WAIT_SECONDS, TAKEOVERS, TURNS, MODEL_CALLS),

@@ -93,9 +93,8 @@ class _Families(Collector):
 
 def _counter(figure: Figure, seen: Snapshot) -> Metric:
     family = CounterMetricFamily(figure.name, figure.help, labels=list(figure.labels))
-    found = samples(figure, seen.totals)
-    if not figure.labels:
-        found.setdefault((), {"": 0.0})
+    found = {labels: {"": 0.0} for labels in figure.always or (() if figure.labels else ((),))}
+    found |= samples(figure, seen.totals)
     for labels, parts in sorted(found.items()):
         family.add_metric(list(labels), parts.get("", 0.0))
     return family
