@@ -183,3 +183,16 @@ async def test_planted_git_configuration_is_not_run_by_the_host(make: MakeProvid
     await sandbox.restore(snapshot)
     await sandbox.usage()
     assert not [stat.path for stat in await sandbox.list(depth=9) if "EXECUTED" in stat.path]
+
+
+async def test_a_caller_who_is_cancelled_while_the_sandbox_starts_leaves_it_to_the_next(make: MakeProvider) -> None:
+    sandbox = await make().open(ONE)
+    first = asyncio.create_task(sandbox.exec("echo first"))
+    await asyncio.wait([first], timeout=0.005)
+    first.cancel()
+    await asyncio.wait([first])
+    assert (await sandbox.exec("echo second")).stdout == b"second\n"
+    hurried = asyncio.create_task((await make().open(TWO)).exec("true"))
+    await asyncio.wait([hurried], timeout=0.005)
+    hurried.cancel()  # and nobody comes after: closing the provider ends what was started
+    await asyncio.wait([hurried])

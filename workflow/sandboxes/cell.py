@@ -52,6 +52,8 @@ class Launch:
 
     own_pids: bool = True
     """Init is the first process of a PID namespace: when it dies, so does everything in there."""
+    alone: bool = True
+    """Init may signal nothing but what it started: a PID namespace or a user of its own."""
 
     def close(self) -> None:
         """Closes our copies of all descriptors."""
@@ -135,7 +137,12 @@ class Cell:
 
     async def _begin(self, launch: Launch) -> None:
         """Waits for init; nothing is left if it does not come."""
-        setup = {"limits": launch.limits, "seccomp": launch.seccomp, "landlock": launch.landlock >= 0}
+        setup = {
+            "limits": launch.limits,
+            "seccomp": launch.seccomp,
+            "landlock": launch.landlock >= 0,
+            "alone": launch.alone,
+        }
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._send("setup", fds=[launch.landlock] if launch.landlock >= 0 else [], **setup)
@@ -266,7 +273,7 @@ class Cell:
                 except BlockingIOError:
                     await _writable(self._loop, self._line.fileno())
                 except OSError as error:
-                    raise SandboxError(f"the sandbox does not answer: {error}") from error
+                    raise SandboxError(f"the sandbox died: {self._complaint()}") from error
 
     def _receive(self) -> None:
         try:

@@ -40,8 +40,13 @@ class Entrance:
             raise SandboxError(f"the sandbox's folder cannot be used: {error}") from error
         try:
             trusted = self._proxy.authority.bundle() if self._proxy and self._proxy.authority else b""
-            launch = tiers.launch(
-                tier, place, settings, means=self._means, lock=held, hidden=self._hidden, trusted=trusted
+            launch = await asyncio.to_thread(
+                tiers.launch,
+                *(tier, place, settings),
+                means=self._means,
+                lock=held,
+                hidden=self._hidden,
+                trusted=trusted,
             )
         except BaseException as error:
             os.close(held)
@@ -51,7 +56,7 @@ class Entrance:
         cell = await Cell.start(launch, spawner=self._spawner)
         try:
             await asyncio.to_thread(lock.note, lock_file, cell.init_pid)
-            if tier == "T1":
+            if tier == "T1" or (tier == "T2" and self.cgroups is not None):
                 await asyncio.to_thread(self._limit, cell, place, settings)
             if self._proxy is not None and settings.network != "off" and tier in ("T1", "T1b"):
                 server = await self._proxy.serve(await cell.listen(PORT))

@@ -10,7 +10,7 @@ killing its supervisor, so a command that kills its own supervisor only ends its
 
 `signal`, `socket`, `json`, `pathlib` and `contextlib` would double the start-up time, hence C modules and ctypes.
 """
-# ruff: noqa: PTH123, PTH208, SIM105
+# ruff: noqa: PTH123, PTH208
 
 import _socket
 import ctypes
@@ -55,6 +55,7 @@ class Init:
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
         self._landlock = -1
+        self._is_alone = False
         self._is_clean = True
         """False while something that was killed has not died yet: it may take long to get its turn."""
 
@@ -77,8 +78,12 @@ class Init:
         getattr(self, "do_" + request.pop("op"))(fds, **request)
         return True
 
-    def do_setup(self, fds: list[int], limits: dict[int, int], seccomp: bytes, landlock: bool) -> None:
-        """The first request: what every command inherits: limits and, in T2, the filter; and the Landlock ruleset."""
+    def do_setup(self, fds: list[int], limits: dict[int, int], seccomp: bytes, landlock: bool, alone: bool) -> None:
+        """The first request: what every command inherits: limits and, in T2, the filter; and the Landlock ruleset.
+
+        alone: every process that we may signal is one of this sandbox.
+        """
+        self._is_alone = alone
         for kind, value in limits.items():
             resource.setrlimit(kind, (value, value))
         if seccomp:
@@ -155,14 +160,14 @@ class Init:
                 ended.append((id, exit_code(status)))
 
     def _kill_strays(self) -> None:
-        """Kills whatever has no living supervisor above it; in a PID namespace of our own, everything if need be."""
+        """Kills whatever has no living supervisor above it; where everything is ours, everything if need be."""
         started = monotonic()
         self._is_clean = False
         while strays := [pid for pid in children(os.getpid()) if pid not in self._jobs]:
             waited_s = monotonic() - started
             if waited_s > 2 * STRAYS_S:
                 return
-            if waited_s > STRAYS_S and os.getpid() == 1:
+            if waited_s > STRAYS_S and self._is_alone:
                 os.kill(-1, SIGKILL)
             for pid in strays:
                 for below in (pid, *descendants(pid)):
@@ -291,7 +296,11 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill(pid: int) -> None:
+    """Kills a process and its group, which the kernel does at once: none of a group can fork on meanwhile."""
     try:
+        group = os.getpgid(pid)
+        if group not in (0, os.getpgrp()):  # Commands start with sessions of their own.
+            os.killpg(group, SIGKILL)
         os.kill(pid, SIGKILL)
     except OSError:  # gone already
         pass

@@ -213,7 +213,7 @@ class LocalProvider:
             return [Probe("starts", False, str(error))]
         try:
             with canary_targets(self._data_dir) as targets:
-                return await attack(sandbox, targets, caps=tier != "T2")
+                return await attack(sandbox, targets)
         finally:
             await sandbox.dispose()
             await asyncio.to_thread(self._places.remove, thread_id)

@@ -1,6 +1,7 @@
 """One thread's workspace on this machine, and the live sandbox its commands run in."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import weakref
@@ -9,7 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import ToolError
+from workflow.core.errors import DialtoneError, ToolError
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage
 from workflow.sandboxes.cell import Cell, Spec
@@ -46,8 +47,7 @@ class LocalSandbox:
         self._settings = settings
         self._environment = environment
         self._enter = enter
-        self._cell: Cell | None = None
-        self._entering = asyncio.Lock()
+        self._starting: asyncio.Future[Cell] | None = None
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
         self.snapshots = Snapshots(place.state / "snapshots", self._tree, max_bytes=SNAPSHOTS * settings.disk_bytes)
         """Blocking: comparing and reading of snapshots; call it from a thread."""
@@ -173,9 +173,10 @@ class LocalSandbox:
 
     async def close(self) -> None:
         """Kills everything inside; the workspace stays."""
-        cell, self._cell = self._cell, None
-        if cell is not None:
-            await cell.stop()
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            with contextlib.suppress(DialtoneError):
+                await (await starting).stop()
         self._background.clear()
 
     @property
@@ -199,13 +200,21 @@ class LocalSandbox:
         return any(process.exit_code is None for process in self._background.values())
 
     async def cell(self) -> Cell:
-        """The live cell, entered when there is none. Raises: SandboxError."""
+        """The live cell, started when there is none. Raises: SandboxError."""
         self.used_at = monotonic()
-        async with self._entering:
-            if self._cell is None or not self._cell.is_alive:
-                self._background.clear()
-                self._cell = await self._enter()
-            return self._cell
+        if self._starting is None or (self._starting.done() and not self.is_live):
+            self._background.clear()
+            self._starting = asyncio.ensure_future(self._enter())
+        # A caller who is cancelled leaves the start to the next one; half of one would leave processes behind.
+        return await asyncio.shield(self._starting)
+
+    @property
+    def _cell(self) -> Cell | None:
+        """The cell that was started last, dead or alive; None while there is none."""
+        started = self._starting
+        if started is None or not started.done() or started.cancelled() or started.exception() is not None:
+            return None
+        return started.result()
 
     def _stop_commands(self, reason: str) -> None:
         for run in self._foreground:

@@ -80,8 +80,8 @@ def _is_plain(entry: bytes) -> bool:
     return entry.partition(b"=")[0] in {b"PATH", b"HOME", b"USER", b"LOGNAME", b"SHELL", b"LANG", b"TERM", b"PWD", b"_"}
 
 
-async def attack(sandbox: LocalSandbox, targets: Targets, *, caps: bool) -> list[Probe]:
-    """How the sandbox took every attack. caps: also those on its memory and process limits."""
+async def attack(sandbox: LocalSandbox, targets: Targets, *, caps: bool = True) -> list[Probe]:
+    """How the sandbox took every attack. caps: also those on its limits; never where nothing limits it."""
     try:
         probes = await _attack_from_inside(sandbox, targets)
         probes.append(await _leave_daemons(sandbox))
@@ -119,7 +119,8 @@ async def _run_as_root(sandbox: LocalSandbox) -> Probe:
 async def _fork_bomb(sandbox: LocalSandbox) -> Probe:
     result = await _python(sandbox, "-", stdin=BOMB.encode())
     count = int(result.stdout or b"0")
-    return Probe("fork bomb", 0 < count <= CHECK_PROCESSES, f"{count} processes")
+    # Where the user's other processes count as well, some of those may have ended meanwhile.
+    return Probe("fork bomb", 0 < count <= 2 * CHECK_PROCESSES, f"{count} processes")
 
 
 async def _memory_hog(sandbox: LocalSandbox) -> Probe:

@@ -31,7 +31,7 @@ GAPS: dict[Tier, tuple[str, ...]] = {
     ),
     "T1b": (
         "the kernel is shared with the host",
-        "memory, processes and disk of the whole sandbox are polled: a command can overshoot them for a moment",
+        "memory and disk of the whole sandbox are polled: a command can overshoot them for a moment",
         "CPU time is not limited",
         "without root, folders that a command closes to itself are not measured",
     ),
@@ -41,8 +41,9 @@ GAPS: dict[Tier, tuple[str, ...]] = {
         "no shared memory (/dev/shm), so e.g. Python's multiprocessing locks do not work",
         "names, sizes and times of host files can be asked for (stat), their content cannot",
         "without root, changes of modes, owners and times by path have no effect, e.g. chmod +x",
-        "memory, processes and disk of the whole sandbox are polled: a command can overshoot them for a moment",
-        "CPU time is not limited",
+        "without a control group, memory of the whole sandbox is polled and CPU time is not limited",
+        "the disk limit is polled: a command can overshoot it for a moment",
+        "without root, processes are limited together with all others of the worker's user",
         "commands survive if the host kills the sandbox's own first process",
     ),
     "unsafe_host": ("nothing is confined: commands can do whatever the worker can",),
@@ -137,16 +138,20 @@ def launch(
             words, fds = bubblewrap.options(room, seccomp=means.seccomp("namespaces"), known=means.features(bwrap))
             undo.callback(_close, fds)
             # In a control group the kernel counts the whole sandbox; without one, each process by itself.
-            limits = _limits(settings, processes=tier == "T1b", memory=tier == "T1b")
+            limits = _limits(settings, processes=settings.processes if tier == "T1b" else 0, memory=tier == "T1b")
             result = Launch((*before, bwrap, *words, *run_init), (program, *fds), limits, held=(lock,))
         elif tier == "T2":
             has_own_user = place.uid != os.getuid()
             filter_ = means.seccomp("own user" if has_own_user else "shared user")
             rules = means.ruleset(readable=(prefix,), writable=own)
-            limits = _limits(settings, processes=has_own_user, memory=True)
-            result = Launch((*before, *run_init), (program,), limits, filter_, rules, (lock,), own_pids=False)
+            # The kernel counts all processes of a user, so those that the worker's has already come on top.
+            others = 0 if has_own_user else _tasks_of(place.uid)
+            limits = _limits(settings, processes=settings.processes + others, memory=True)
+            result = Launch(
+                (*before, *run_init), (program,), limits, filter_, rules, (lock,), own_pids=False, alone=has_own_user
+            )
         else:
-            result = Launch((*before, *run_init), (program,), held=(lock,), own_pids=False)
+            result = Launch((*before, *run_init), (program,), held=(lock,), own_pids=False, alone=False)
         undo.pop_all()
     return result
 
@@ -156,8 +161,11 @@ def _close(fds: tuple[int, ...]) -> None:
         os.close(fd)
 
 
-def _limits(settings: SandboxSettings, *, processes: bool, memory: bool) -> dict[int, int]:
-    """RLIMIT_* for each process; the address space stays free, because node and Java reserve far more than they use."""
+def _limits(settings: SandboxSettings, *, processes: int, memory: bool) -> dict[int, int]:
+    """RLIMIT_* for each process; the address space stays free, because node and Java reserve far more than they use.
+
+    processes: how many the user may have in all; 0: no limit.
+    """
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: OPEN_FILES,
@@ -166,8 +174,19 @@ def _limits(settings: SandboxSettings, *, processes: bool, memory: bool) -> dict
     if memory:
         limits[resource.RLIMIT_DATA] = settings.memory_bytes
     if processes:
-        limits[resource.RLIMIT_NPROC] = settings.processes
+        limits[resource.RLIMIT_NPROC] = processes
     return limits
+
+
+def _tasks_of(uid: int) -> int:
+    """How many processes and threads a user has now."""
+    count = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            if int(fields["Uid"].split()[0]) == uid:
+                count += int(fields["Threads"])
+    return count
 
 
 def _program() -> int:
