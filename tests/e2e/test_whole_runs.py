@@ -101,9 +101,10 @@ async def test_cancel_in_the_middle_of_a_command_leaves_no_process(client: Async
         async for item in client.stream(thread_id, run_id=run.run_id):
             if isinstance(item, Delta) and item.kind == "stdout":
                 started = asyncio.get_running_loop().time()
-                await client.cancel(run.run_id)
+                await client.cancel(run.run_id, reason="enough")
     assert asyncio.get_running_loop().time() - started < 3
     assert (await client.run(run.run_id)).status == "cancelled"
+    assert [e.reason async for e in client.events(thread_id) if isinstance(e, RunCancelled)] == ["enough"]
 
     async def none_left() -> bool:
         return not any("987" in " ".join(p.cmdline()) for p in line.children() if p.is_running())

@@ -52,7 +52,6 @@ class RunState:
     """Time of the last event while at work; 0 while nobody works."""
     reason: str = ""
 
-
     def clock(self, event: Event) -> None:
         """Adds the time since the last event to `active_ms`, unless a pause lies between."""
         if self.seen_ms and not isinstance(event, RunResumed | ApprovalResolved):
