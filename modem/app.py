@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from celery import Celery, concurrency
+from celery import Celery
 
 from modem.pool import broker_url
 from workflow.core.config import Settings
@@ -10,10 +10,6 @@ from workflow.core.config_load import load
 
 RUN_TASK = "dialtone.run"
 POOL = "modem.loop:AioPool"
-
-# `celery -A modem.app worker -P custom` looks the name up here; the environment variable of the same purpose wins.
-if not concurrency.ALIASES.get("custom"):
-    concurrency.ALIASES["custom"] = POOL
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
