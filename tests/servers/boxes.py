@@ -67,10 +67,12 @@ class Box:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"PATH": "/nowhere" if self.lost_python else PATH, "HOME": self.home, "BOX_ID": self.id}
+        return {"PATH": PATH, "HOME": self.home, "BOX_ID": self.id}
 
     async def spawn(self, argv: list[str], **options: Any) -> asyncio.subprocess.Process:
         """A process of its own session in this box."""
+        if self.lost_python:
+            argv = [word.replace("python3", "python3-of-no-image") for word in argv]
         command = entering(str(self.folder), self.home, argv)
         return await asyncio.create_subprocess_exec(*command, env=self.environ, start_new_session=True, **options)
 
@@ -115,6 +117,7 @@ class Fault:
 
     match: str
     """Part of the path."""
+    method: str = ""
     times: int = 1
     status: int = 0
     """Answer with this; 0: drop the connection."""
@@ -159,7 +162,7 @@ class BoxServer:
             interface="asgi3",
             host="127.0.0.1",
             port=0,
-            log_level="error",
+            log_level="critical",
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
@@ -208,7 +211,7 @@ class BoxServer:
     async def _faulty(self, scope: Any, receive: Any, send: Any) -> None:
         path = str(scope["path"])
         self.requests.append((scope.get("method", "WS"), path))
-        fault = self._next_fault(path)
+        fault = self._next_fault(path, scope.get("method", "WS"))
         if fault is None:
             await self.app(scope, receive, send)
             return
@@ -220,9 +223,9 @@ class BoxServer:
         else:
             await self._cut(fault, scope, receive, send)
 
-    def _next_fault(self, path: str) -> Fault | None:
+    def _next_fault(self, path: str, method: str) -> Fault | None:
         for fault in self.faults:
-            if fault.match in path and fault.times > 0:
+            if fault.match in path and fault.method in ("", method) and fault.times > 0:
                 fault.times -= 1
                 return fault
         return None
@@ -230,6 +233,10 @@ class BoxServer:
     async def _cut(self, fault: Fault, scope: Any, receive: Any, send: Any) -> None:
         """Lets so many chunks through, then drops the connection or falls silent."""
         left = fault.after_chunks
+        if left < 0 and scope["type"] == "http":
+            # Announced and not kept: uvicorn drops the connection.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"999")]})
+            return
 
         async def send_some(message: Any) -> None:
             nonlocal left

@@ -52,7 +52,7 @@ class DaytonaServer(BoxServer):
         super().__init__(api_key=api_key)
         self.slow_starts = 0
         """So many looks at a starting sandbox until it has started."""
-        self._sessions: dict[str, Session] = {}
+        self.sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         toolbox, session = "/toolbox/{id}", "/toolbox/{id}/process/session"
         self._routes = Starlette(
@@ -211,11 +211,11 @@ class DaytonaServer(BoxServer):
         box = self._running(request)
         if box is None:
             return _problem(400, "the sandbox is not running")
-        self._sessions[(await request.json())["sessionId"]] = Session(box)
+        self.sessions[(await request.json())["sessionId"]] = Session(box)
         return Response(status_code=201)
 
     async def _end_session(self, request: Request) -> Response:
-        session = self._sessions.pop(request.path_params["sid"], None)
+        session = self.sessions.pop(request.path_params["sid"], None)
         if session is None:
             return _problem(404, "session not found")
         for command in session.commands.values():
@@ -223,7 +223,7 @@ class DaytonaServer(BoxServer):
         return Response(status_code=204)
 
     async def _run(self, request: Request) -> Response:
-        session = self._sessions.get(request.path_params["sid"])
+        session = self.sessions.get(request.path_params["sid"])
         if session is None or self._running(request) is None:
             return _problem(404, "session not found")
         body = await request.json()
@@ -245,7 +245,7 @@ class DaytonaServer(BoxServer):
 
     async def _logs(self, socket: WebSocket) -> None:
         await socket.accept()
-        command = self._sessions[socket.path_params["sid"]].commands[socket.path_params["cid"]]
+        command = self.sessions[socket.path_params["sid"]].commands[socket.path_params["cid"]]
         shown = 0
         while shown < len(command.log) or not command.is_over:
             while shown < len(command.log):

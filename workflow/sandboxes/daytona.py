@@ -39,7 +39,6 @@ from workflow.sandboxes.secrecy import Scrubber
 
 HOME = "/home/daytona"
 """Of the user that Daytona's default snapshot runs commands as."""
-LEASE_FACTOR, LEAST_LEASE_S = 2.0, 120.0
 CALL_S = 60
 TRANSFER_S = 600
 CONTROL_S = 60.0
@@ -78,7 +77,9 @@ class DaytonaProvider(RemoteProvider):
         pace: Pace | None = None,
     ) -> None:
         """label: tells this deployment's sandboxes from others in the same organisation."""
-        fleet = DaytonaFleet(settings, api_key=api_key, target=target, label=label)
+        pace = pace or Pace()
+        lease_s = pace.lease_s(idle_s=settings.idle_s)
+        fleet = DaytonaFleet(settings, api_key=api_key, target=target, label=label, lease_s=lease_s)
         super().__init__(fleet, settings, home=home, exists=exists, pace=pace)
 
 
@@ -88,8 +89,10 @@ class DaytonaFleet:
     name = "daytona"
     gaps = GAPS
 
-    def __init__(self, settings: SandboxSettings, *, api_key: str, target: str = "", label: str) -> None:
-        self.lease_s = max(LEAST_LEASE_S, settings.idle_s * LEASE_FACTOR)
+    def __init__(
+        self, settings: SandboxSettings, *, api_key: str, target: str = "", label: str, lease_s: float
+    ) -> None:
+        self.lease_s = lease_s
         self._settings = settings
         self._label = label
         self._scrub = Scrubber([api_key])

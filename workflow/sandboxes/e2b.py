@@ -6,6 +6,7 @@ Importing this costs about half a second, so it is done lazily (`workflow/runner
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -39,7 +40,6 @@ from workflow.sandboxes.secrecy import Scrubber
 
 HOME = "/home/user"
 """Of the user that E2B's templates run commands as."""
-LEASE_FACTOR, LEAST_LEASE_S = 2.0, 120.0
 REQUEST_S = 60.0
 THREAD_LABEL, OWNER_LABEL = "dialtone-thread", "dialtone-label"
 GAPS = (
@@ -65,7 +65,11 @@ class E2bProvider(RemoteProvider):
         pace: Pace | None = None,
     ) -> None:
         """label: tells this deployment's sandboxes from others in the same account."""
-        fleet = E2bFleet(settings, api_key=api_key, domain=domain, sandbox_url=sandbox_url, label=label)
+        pace = pace or Pace()
+        lease_s = pace.lease_s(idle_s=settings.idle_s)
+        fleet = E2bFleet(
+            settings, api_key=api_key, domain=domain, sandbox_url=sandbox_url, label=label, lease_s=lease_s
+        )
         super().__init__(fleet, settings, home=home, exists=exists, pace=pace)
 
 
@@ -76,9 +80,16 @@ class E2bFleet:
     gaps = GAPS
 
     def __init__(
-        self, settings: SandboxSettings, *, api_key: str, domain: str = "", sandbox_url: str = "", label: str
+        self,
+        settings: SandboxSettings,
+        *,
+        api_key: str,
+        domain: str = "",
+        sandbox_url: str = "",
+        label: str,
+        lease_s: float,
     ) -> None:
-        self.lease_s = max(LEAST_LEASE_S, settings.idle_s * LEASE_FACTOR)
+        self.lease_s = lease_s
         self._settings = settings
         self._label = label
         self._scrub = Scrubber([api_key])
@@ -111,7 +122,7 @@ class E2bFleet:
         async with explained(self._scrub):
             sandbox = await AsyncSandbox.create(
                 template=self._settings.template or None,
-                timeout=int(self.lease_s),
+                timeout=math.ceil(self.lease_s),
                 metadata={OWNER_LABEL: self._label, THREAD_LABEL: thread_id},
                 lifecycle={"on_timeout": "pause", "auto_resume": True},
                 allow_internet_access=self._settings.network != "off",
@@ -123,12 +134,12 @@ class E2bFleet:
     async def connect(self, machine_id: str) -> "E2bMachine":
         async with explained(self._scrub):
             try:
-                sandbox = await AsyncSandbox.connect(machine_id, timeout=int(self.lease_s), **self._params)
+                sandbox = await AsyncSandbox.connect(machine_id, timeout=math.ceil(self.lease_s), **self._params)
             except SandboxNotFoundException as error:
                 raise Vanished(self._scrub(f"E2B: {error}")) from self._scrub.cause(error)
             except GuestUnresponsiveException:  # its memory is of no use any more, its disk is
                 sandbox = await AsyncSandbox.connect(
-                    machine_id, timeout=int(self.lease_s), on_resume="reboot", **self._params
+                    machine_id, timeout=math.ceil(self.lease_s), on_resume="reboot", **self._params
                 )
         return self._machine(sandbox)
 
@@ -194,7 +205,7 @@ class E2bMachine:
 
     async def extend(self) -> None:
         async with explained(self._scrub):
-            await self._sandbox.set_timeout(int(self._lease_s))
+            await self._sandbox.set_timeout(math.ceil(self._lease_s))
 
     async def pause(self) -> None:
         async with explained(self._scrub):
@@ -262,7 +273,7 @@ def _explain(error: Exception, scrub: Scrubber) -> SandboxError:
             return SandboxError(f"the disk of the sandbox is full ({text})")
         case SandboxException() if (error.status_code or 0) >= 500 or _is_server_fault(error.__context__):
             return Dropped(text)
-        case json.JSONDecodeError():  # a gateway's page in place of the service's answer
+        case json.JSONDecodeError() | KeyError() | TypeError():  # a gateway's page in place of the service's answer
             return Dropped("E2B: the answer cannot be read")
         case _ if "without an end event" in str(error):
             return Dropped(text)

@@ -144,6 +144,11 @@ class Pace:
     """Given to the killing of a command whose call was cancelled."""
     leak_s: float = 600.0
     """A machine younger than this is never taken for a leak."""
+    least_lease_s: float = 120.0
+    """See Fleet.lease_s; twice the configured idle time when that is more."""
+
+    def lease_s(self, *, idle_s: float) -> float:
+        return max(self.least_lease_s, 2 * idle_s)
 
     def pause(self, attempt: int, error: SandboxError) -> float:
         """Seconds to wait after the `attempt`-th failure in a row, 0 for the first."""

@@ -40,7 +40,7 @@ class RemoteProvider:
         *,
         home: str,
         exists: Exists | None = None,
-        pace: Pace | None = None,
+        pace: Pace,
     ) -> None:
         """home: the folder of the sandbox's user. exists: lets `sweep` end machines whose thread is gone."""
         self.name = fleet.name
@@ -48,7 +48,7 @@ class RemoteProvider:
         self._settings = settings
         self._home = Home(f"{home}/workspace", f"{home}/.dialtone")
         self._exists = exists
-        self._pace = pace or Pace()
+        self._pace = pace
         self._sandboxes: dict[ThreadId, RemoteSandbox] = {}
         self._looked_for_leaks_at = monotonic()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import time
 
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 LATE_S = 2.0
 """A supervisor that lets its command run longer than this beyond its time does not do its work: it was stopped."""
-START_S = 5.0
-"""A job without a supervisor after this was never started."""
-KILL_S = 2.0
-LOST = {"code": KILLED, "killed_by": "lost", "why": "its supervisor is gone"}
-"""The supervisor is gone and left no word: killed from inside, or the sandbox was rebooted."""
+START_S = 3.0
+"""A job without a supervisor after this was never started, or has lost it: killed from inside, or a reboot."""
+KILL_S = 1.0
+FORGOTTEN_S = 60.0
+"""What another worker's ended command printed is kept this long: that worker may be about to read it."""
 
 
 class Jobs:
@@ -106,7 +107,7 @@ class Jobs:
         if ended is None and not folder.is_alive():
             ended = folder.ended()
             if ended is None and time.time() - _made_at(folder) > START_S:
-                return LOST
+                return self.kill(folder, "lost")
         return ended
 
     def write(self, folder: JobFolder, content: bytes, *, timeout_s: float = 5.0) -> None:
@@ -131,12 +132,13 @@ class Jobs:
         if folder.is_alive():
             folder.put("kill", reason.encode())
             send(folder.supervisor(), signal.SIGTERM)
+            send(folder.supervisor(), signal.SIGCONT)  # its command may have stopped it
             deadline, pauses = time.monotonic() + KILL_S, _pauses()
             while folder.is_alive() and time.monotonic() < deadline:
                 time.sleep(next(pauses))
         if folder.is_alive():
             supervisor = folder.supervisor()
-            end_all(lambda: [*descendants(supervisor), supervisor])
+            end_all(lambda: descendants(supervisor) + [supervisor] * folder.is_alive())
         if folder.ended() is None:  # it left no word, and perhaps more
             end_all(lambda: marked(folder.path))
             folder.end(KILLED, reason)
@@ -201,7 +203,8 @@ class Jobs:
             if job and job["owner"] != owner and not job["background"]:
                 if folder.is_alive():
                     self.kill(folder, "taken_over")
-                folder.remove()
+                elif time.time() - _made_at(folder) > FORGOTTEN_S:
+                    folder.remove()
 
 
 def _begin(folder: JobFolder, job: dict[str, Any]) -> None:
@@ -228,7 +231,7 @@ def _begin(folder: JobFolder, job: dict[str, Any]) -> None:
             os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
-    os.read(reading, 1)
+    select.select([reading], [], [], START_S)  # bounded: the command may already have stopped its supervisor
     os.close(reading)
 
 

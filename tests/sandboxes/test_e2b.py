@@ -1,0 +1,142 @@
+"""What is particular to E2B: memory that survives a pause, events of files, its network rules and addresses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.sandboxes import remotes
+from tests.sandboxes.remotes import connect, fresh_server
+from tests.servers.boxes import Box, Fault
+from tests.until import until
+from workflow.core.errors import SandboxError, ToolError
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.egress import REGISTRIES
+from workflow.sandboxes.remote import RemoteProvider
+from workflow.sandboxes.remote_sandbox import RemoteSandbox
+
+THREAD = ThreadId("thread-1")
+
+pytestmark = pytest.mark.skipif(bool(remotes.why_not()), reason=remotes.why_not())
+
+
+@pytest.fixture
+def server() -> Any:
+    return fresh_server("e2b")
+
+
+@pytest.fixture
+async def provider(server: Any) -> AsyncIterator[RemoteProvider]:
+    async with connect("e2b", server) as connected:
+        yield connected
+    server.reset()
+
+
+@pytest.fixture
+async def sandbox(provider: RemoteProvider) -> RemoteSandbox:
+    return await provider.open(THREAD)
+
+
+def only_box(server: Any) -> Box:
+    (box,) = server.boxes.values()
+    assert isinstance(box, Box)
+    return box
+
+
+async def test_a_background_process_goes_on_after_a_pause(sandbox: RemoteSandbox, server: Any) -> None:
+    process = await sandbox.start("while read -r line; do echo got $line; done")
+    await process.write(b"one\n")
+    await sandbox.put_away()
+    assert only_box(server).state == "paused"
+    await process.write(b"two\n")
+    while len((await process.output())[0]) < 16:
+        await process.wait(timeout_s=0.05)
+    assert (await process.output())[0] == b"got one\ngot two\n"
+
+
+async def test_it_pauses_by_itself_and_wakes_on_traffic(sandbox: RemoteSandbox, server: Any) -> None:
+    await sandbox.exec("true")
+    request = only_box(server).request
+    assert (request["autoPause"], request["autoResume"]) == (True, {"enabled": True})
+    assert request["timeout"] == 600  # twice the idle time of the settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "access", "network"),
+    [
+        ({"network": "off"}, False, None),
+        ({"network": "open"}, True, None),
+        (
+            {"network": "allowlist", "allow_hosts": ["api.example.org", "*.example.com"], "allow_registries": True},
+            True,
+            {"allowOut": ["api.example.org", "*.example.com", *REGISTRIES], "denyOut": ["0.0.0.0/0"]},
+        ),
+    ],
+    ids=["off", "open", "allowlist"],
+)
+async def test_the_network_is_as_configured(
+    server: Any, settings: dict[str, Any], access: bool, network: dict[str, Any] | None
+) -> None:
+    async with connect("e2b", server, settings={**settings, "template": "ours"}) as provider:
+        await (await provider.open(THREAD)).exec("true")
+    request = only_box(server).request
+    assert (request["allow_internet_access"], request.get("network")) == (access, network)
+    assert request["templateID"] == "ours"
+    server.reset()
+
+
+async def test_a_port_has_an_address_of_its_own(sandbox: RemoteSandbox, server: Any) -> None:
+    host, port = await sandbox.host_port(8000)
+    assert (host, port) == (f"8000-{only_box(server).id}.boxes.test", server.port)
+    with pytest.raises(ToolError):
+        await sandbox.host_port(0)
+
+
+async def test_a_sandbox_whose_memory_is_of_no_use_is_rebooted(sandbox: RemoteSandbox, server: Any) -> None:
+    await sandbox.write("kept", b"yes")
+    await sandbox.put_away()
+    code = "sandbox_snapshot_guest_agent_unresponsive"
+    unusable = {"code": 409, "message": "its agent does not answer", "error_code": code}
+    server.faults.append(Fault("/connect", status=409, body=unusable))
+    assert await sandbox.read("kept") == b"yes"
+    assert server.count("/connect") == 2
+
+
+async def test_watching_does_not_poll_and_ends_when_the_sandbox_is_put_away(
+    sandbox: RemoteSandbox, server: Any
+) -> None:
+    await sandbox.make_dir("w")
+    watcher = sandbox.watch("w")
+    seen = asyncio.ensure_future(anext(watcher))
+    await asyncio.sleep(1.5)
+    before = server.count("Process/Start")
+    await asyncio.sleep(1.0)
+    assert server.count("Process/Start") == before
+    await sandbox.write("w/new", b"1")
+    assert (await asyncio.wait_for(seen, 10)).path == "w/new"
+    await sandbox.put_away()
+    with pytest.raises(SandboxError):
+        await asyncio.wait_for(anext(watcher), 10)
+
+
+async def test_what_a_login_shell_prints_does_not_disturb(sandbox: RemoteSandbox) -> None:
+    await sandbox.exec("echo 'echo welcome; echo to you >&2' > ~/.bash_profile")
+    assert (await sandbox.exec("echo clean")).stdout == b"clean\n"
+    await sandbox.write("a", bytes(5000))
+    assert await sandbox.read("a") == bytes(5000)
+
+
+async def test_a_cancelled_call_leaves_no_process_behind(sandbox: RemoteSandbox, server: Any) -> None:
+    started = asyncio.Event()
+    command = asyncio.create_task(sandbox.exec("echo on; sleep 60", on_output=lambda *_: started.set()))
+    await asyncio.wait_for(started.wait(), 10)
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    assert server.count("/process.Process/SendSignal") == 1
+
+    async def is_empty() -> bool:
+        return not only_box(server).processes()
+
+    await until(is_empty, what="the processes to end")

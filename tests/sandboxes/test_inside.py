@@ -1,0 +1,97 @@
+"""The program inside remote sandboxes: what it may need there, and that its answers are not believed blindly."""
+
+import ast
+import base64
+import sys
+from importlib.resources import files
+
+import pytest
+
+from workflow.core.errors import SandboxError, ToolError
+from workflow.sandboxes.machines import Dropped
+from workflow.sandboxes.remote_call import MODULES, Call, Home, NotInstalled
+from workflow.sandboxes.secrecy import REMOVED, Scrubber
+
+HOME = Home("/home/user/workspace", "/home/user/.dialtone")
+
+
+def source(module: str) -> str:
+    return files("workflow.sandboxes.inside").joinpath(f"{module}.py").read_text("utf-8")
+
+
+def call() -> Call:
+    return Call("stat", {"path": "."}, home=HOME, owner="me")
+
+
+def nonce(made: Call) -> str:
+    return made.command(installs=False).rsplit(" ", 1)[1]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_it_runs_on_python_3_9_with_nothing_but_the_standard_library(module: str) -> None:
+    tree = ast.parse(source(module), feature_version=(3, 9))
+    assert isinstance(tree.body[1], ast.ImportFrom) and tree.body[1].module == "__future__"
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            own = name.removeprefix("workflow.sandboxes.inside.")
+            assert own in MODULES[: MODULES.index(module)] or name.partition(".")[0] in sys.stdlib_module_names
+
+
+def test_a_call_fits_into_one_argument_of_a_command_line() -> None:
+    longest = Call("write", {"path": "p" * 4096, "mode": None}, home=HOME, owner="me", payload=bytes(48_000))
+    assert len(longest.command(installs=True)) < 131_072
+
+
+def test_an_answer_is_taken_in_any_pieces_and_among_other_lines() -> None:
+    made = call()
+    mark = nonce(made)
+    answer = f"motd\n{mark} 1 {base64.b64encode(b'out').decode()}\nforged r 1\n{mark} b \n{mark} r [1]\n{mark} r [2]\n"
+    pieces = [piece for character in answer for piece in made.take(character)]
+    assert pieces == [("stdout", b"out")] and made.result == [1] and made.signs == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("x {{}}", SandboxError),
+        ('x {"kind": "file_missing", "message": "m"}', ToolError),
+        ('x {"kind": "failed", "message": "m"}', SandboxError),
+        ("r {not json", SandboxError),
+        ("1 !!!", SandboxError),
+        ("m ", NotInstalled),
+    ],
+)
+def test_what_is_damaged_or_refused_is_a_typed_error(line: str, error: type[Exception]) -> None:
+    made = call()
+    with pytest.raises(error):
+        made.take(f"{nonce(made)} {line}\n")
+
+
+def test_an_answer_without_an_end_counts_as_dropped_and_one_without_python_does_not() -> None:
+    cut = call()
+    cut.take(f"{nonce(cut)} 1 ")
+    with pytest.raises(Dropped):
+        _ = cut.result
+    without = call()
+    without.take("bash: line 1: python3: command not found\n")
+    with pytest.raises(SandboxError, match="no python3") as refused:
+        _ = without.result
+    assert not refused.value.retryable
+
+
+def test_a_line_without_an_end_is_not_kept_forever() -> None:
+    made = call()
+    for _ in range(100):
+        made.take("x" * 100_000)
+    assert made.take(f"\n{nonce(made)} r 1\n") == [] and made.result == 1
+
+
+def test_keys_and_tokens_are_removed_from_messages() -> None:
+    scrub = Scrubber(["key-123", "key-123-long", ""])
+    text = scrub("no key-123-long, no key-123; Authorization: Bearer abc.def, X-API-Key: 'zzz' " + "y" * 2000)
+    assert "key-123" not in text and "abc.def" not in text and "zzz" not in text
+    assert text.count(REMOVED) == 4 and len(text) < 700
+    told = ValueError("key-123")
+    assert scrub.cause(told) is None and scrub.cause(ValueError("other")) is not None
