@@ -33,7 +33,7 @@ async def test_a_command_that_ignores_every_signal_dies_at_its_time(sandbox: Loc
         """,
         timeout_s=0.5,
     )
-    assert result.timed_out and result.duration_s < 1.5
+    assert result.timed_out and result.duration_s < 3
     assert await left(sandbox) == 0
 
 
@@ -65,7 +65,7 @@ async def test_a_command_that_stops_its_keeper_is_still_killed(sandbox: LocalSan
     if tier == "T2":
         assert result.exit_code == 1 and b"PermissionError" in result.stderr
     else:
-        assert result.timed_out and result.duration_s < 2
+        assert result.timed_out and result.duration_s < 3
     assert await left(sandbox) == 0
 
 

@@ -47,7 +47,7 @@ class ExecResult:
     stderr: bytes
     timed_out: bool = False
     killed_by: str = ""
-    """`timeout`, `cancel`, `memory`, `output`, `disk`, or empty."""
+    """`timeout`, `cancel`, `memory`, `output`, `disk`, `processes`, or empty."""
     dropped_bytes: int = 0
     duration_s: float = 0.0
 

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 FOLDER = "dialtone"
 CPU_PERIOD_US = 100_000
+LEFT_S = 60.0
 NEEDED = ("memory", "pids")
 """Without these two a tier is T1b; `cpu` is taken where it is."""
 
@@ -97,11 +98,11 @@ class Cgroups:
         return group
 
     def clean(self) -> None:
-        """Deletes groups that a killed worker left, as far as they are empty."""
+        """Deletes groups that a killed worker left; those with processes stay, and those just made by another one."""
         for parent in set(self._parents.values()):
             for folder in parent.iterdir():
-                if folder.is_dir():
-                    with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):
+                    if folder.is_dir() and time() - folder.stat().st_ctime > LEFT_S:
                         folder.rmdir()
 
 

@@ -22,6 +22,8 @@ class Entrance:
         """hidden: folders of ours that no sandbox may see. proxy: the way out, if there is one."""
         self._proxy = proxy
         self.cgroups = Cgroups.find()
+        if self.cgroups is not None:
+            self.cgroups.clean()
         self._means = means
         self._hidden = hidden
         # One thread for all starts: a sandbox is killed when the thread that spawned it ends.
