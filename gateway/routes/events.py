@@ -10,8 +10,9 @@ from gateway.deps import Reader, RunPath, ServicesDep, ThreadPath, run_of
 from gateway.errors import documented
 from gateway.services import Services
 from gateway.snapshot import fold_log, state_json
+from gateway.stream_schema import stream_schema
 from modem.stream import START, parse_cursor
-from workflow.core.events import Event, schema
+from workflow.core.events import Event
 from workflow.core.ids import RunId, ThreadId
 from workflow.core.state import ThreadState
 
@@ -72,8 +73,8 @@ async def get_state(thread_id: ThreadPath, caller: Reader, held: ServicesDep) ->
 
 @router.get("/events/schema.json")
 async def event_schema() -> dict[str, Any]:
-    """JSON Schema of every event of a log."""
-    return schema()
+    """JSON Schema of every event of a log; its member `x-stream` has one for each SSE event name of a stream."""
+    return stream_schema()
 
 
 async def _page(held: Services, thread_id: ThreadId, run_id: RunId | None, after: str, limit: int) -> Response:
