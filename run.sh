@@ -13,6 +13,8 @@ usage() {
 ./run.sh gateway | modem        one part alone, on an external Redis (REDIS_URL)
 ./run.sh config print|check|explain KEY    what is configured, where each value comes from
 ./run.sh keys …                 make, list and revoke API keys
+./run.sh export RUN             write a run that has ended into one file; docs/cassettes.md
+./run.sh replay FILE            play it again, offline or against another model, prompt or configuration; compare
 ./run.sh sandbox check          which sandbox tier holds on this machine, and why
 ./run.sh test [pytest options]  run the tests; --install-system-packages first adds Debian packages they can use
 ./run.sh check                  format, lint, types, imports and tests, as CI does
@@ -119,15 +121,18 @@ absolute() { # a path of the caller's, before we change folder
 }
 
 main() {
-  local command=${1:-up} system=no
+  local command=${1:-up} system=no here
   [[ $# -eq 0 ]] || shift
   [[ -z ${DIALTONE_CONFIG:-} ]] || DIALTONE_CONFIG=$(absolute "$DIALTONE_CONFIG")
   [[ -z ${DIALTONE_SECRETS_FILE:-} ]] || DIALTONE_SECRETS_FILE=$(absolute "$DIALTONE_SECRETS_FILE")
+  here=$PWD
   cd "$root"
   case $command in
     up | demo | gateway | modem) install run; module scripts.stack "$command" "$@" ;;
     config) install run; module scripts.config "$@" ;;
     keys) install run; module scripts.keys "$@" ;;
+    export | replay) # in the caller's folder, whose files they name; nothing is imported from there
+      install run; cd "$here"; export PYTHONPATH=$root PYTHONSAFEPATH=1; module "scripts.$command" "$@" ;;
     sandbox)
       [[ ${1:-} == check ]] || die "did you mean: ./run.sh sandbox check" 2
       install run; module scripts.sandbox_check "${@:2}" ;;

@@ -33,6 +33,8 @@ def read_items(lines: TextIO) -> Iterator[StreamItem]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if number == 1 and line.startswith('{"type":"cassette"'):
+            raise ProtocolError("this is a cassette, not a run's events: play it with ./run.sh replay")
         try:
             yield read_item(line)
         except ProtocolError as error:

@@ -97,17 +97,18 @@ class Bench:
     context_tokens: int = 200_000
     models: Models | None = None
     """Real models in place of `llm`."""
+    run_id: RunId = RUN
     attempts: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     async def attempt(
         self, task: str = "do it", reason: str = "fresh", options: RunOptions | None = None
     ) -> Parked | None:
         if not self.journal.events:
-            await self.journal.commit(RunQueued(thread_id=THREAD, run_id=RUN, task=task))
+            await self.journal.commit(RunQueued(thread_id=THREAD, run_id=self.run_id, task=task))
         number = next(self.attempts)
         self.control = Control()
         record = RunRecord(
-            run_id=RUN,
+            run_id=self.run_id,
             thread_id=THREAD,
             tenant=TenantId("acme"),
             user=UserId("alice"),

@@ -210,6 +210,13 @@ def test_logs_export_and_replay_tell_the_same_run(
     assert capsys.readouterr().out.strip() == live.strip()
 
 
+def test_replay_says_where_a_cassette_is_played(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "run.cassette.jsonl"
+    file.write_text('{"type":"cassette","version":1,"run_id":"t.r"}\n')
+    assert main(["replay", str(file)]) == 1
+    assert "./run.sh replay" in capsys.readouterr().err
+
+
 def test_replay_names_the_line_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "broken.jsonl"
     file.write_text('{"type": "notice", "thread_id": "t", "code": "c", "text": "fine"}\n\nnonsense\n')

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.bench import bench
 from tests.stack.conftest import Launch, gone
+from workflow.runner.recording import record
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ROOT / "run.sh"
@@ -43,7 +45,18 @@ def run(
 def test_help_names_every_command(environ: dict[str, str]) -> None:
     done = run("help", environ=environ)
     assert done.returncode == 0
-    for command in ("demo", "gateway | modem", "config", "keys", "sandbox check", "test", "check", "chaos | bench"):
+    for command in (
+        "demo",
+        "gateway | modem",
+        "config",
+        "keys",
+        "export",
+        "replay",
+        "sandbox check",
+        "test",
+        "check",
+        "chaos | bench",
+    ):
         assert f"./run.sh {command}" in done.stdout
 
 
@@ -52,6 +65,19 @@ def test_an_unknown_command_is_refused_with_the_list(environ: dict[str, str]) ->
     assert done.returncode == 2
     assert "no command strat" in done.stderr
     assert "./run.sh demo" in done.stderr
+
+
+async def test_replay_takes_files_of_the_callers_folder_and_code_of_none(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    subject = bench("All done.")
+    await subject.attempt()
+    (tmp_path / "run.jsonl").write_text("\n".join(record(subject.journal.events, subject.run_id).lines()))
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "replay.py").write_text("raise SystemExit('foreign code')")
+    done = run("replay", "run.jsonl", environ=environ, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("the same\n")
 
 
 def test_commands_work_from_any_folder_through_a_link(environ: dict[str, str], tmp_path: Path) -> None:

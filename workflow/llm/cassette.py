@@ -1,0 +1,269 @@
+"""A run in one file: what the model was asked and said, what each tool was asked and gave back; and a model that
+says it again.
+
+A cassette is JSON Lines. The first line is the header, the last one the end; between them stand the thread's earlier
+events, and then exchanges in the order they happened. docs/cassettes.md describes every line.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from workflow.core.errors import BadInput, DialtoneError, ModelError, ModelRefused, RunCancelled
+from workflow.core.events import Effect, Event, ToolCall, Usage
+from workflow.core.ids import CallId, RunId, ThreadId
+from workflow.core.records import RunOptions
+from workflow.llm.base import (
+    AssistantMessage,
+    ChatMessage,
+    Completion,
+    ModelEvent,
+    ModelRequest,
+    ReasoningDelta,
+    SystemMessage,
+    TextDelta,
+    ToolMessage,
+)
+
+VERSION = 1
+
+
+class Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Header(Line):
+    """Which run this was."""
+
+    type: Literal["cassette"] = "cassette"
+    version: int = VERSION
+    run_id: RunId
+    thread_id: ThreadId
+    task: str
+    options: RunOptions = RunOptions()
+    model: str = Field("", description="LiteLLM name")
+    sandbox: str = ""
+    config_hash: str = ""
+
+
+class Before(Line):
+    """An event of the thread from before the run began to work, or the run's own `run.queued`."""
+
+    type: Literal["before"] = "before"
+    event: Event
+
+
+class Exchange(Line):
+    """One answer of a model. What it was sent are the first `same` messages of the exchange before, then `sent`."""
+
+    type: Literal["model"] = "model"
+    turn: int
+    purpose: Literal["turn", "notes"] = Field("turn", description="`notes`: a summary that made room")
+    same: int = 0
+    sent: tuple[dict[str, Any], ...] = Field((), description="without the system prompt, which no log holds")
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    opaque: tuple[dict[str, Any], ...] = ()
+    finish_reason: str = "stop"
+    usage: Usage = Usage()
+    model: str = ""
+
+
+class ToolExchange(Line):
+    """One tool call and what came back; `ok` None: nothing did, the run ended before."""
+
+    type: Literal["tool"] = "tool"
+    turn: int
+    call_id: CallId
+    tool: str
+    arguments: dict[str, Any] | None = Field(None, description="None: refused before it ran")
+    effect: Effect = Effect.PURE
+    ok: bool | None
+    output: str = ""
+    data: dict[str, Any] = {}
+    error: str = ""
+    duration_ms: int = 0
+    events: tuple[Event, ...] = Field((), description="facts that came with the result, e.g. `file.changed`")
+
+
+class Person(Line):
+    """Something a person (or a policy in place of one) said. `after`: entries of the run's transcript before it."""
+
+    type: Literal["person"] = "person"
+    after: int
+    event: Event
+
+
+class End(Line):
+    """How the run ended."""
+
+    type: Literal["end"] = "end"
+    status: Literal["finished", "failed", "cancelled"]
+    reason: str = ""
+    detail: str = ""
+    summary: str = ""
+    usage: Usage = Usage()
+
+
+AnyLine = Annotated[Header | Before | Exchange | ToolExchange | Person | End, Field(discriminator="type")]
+_LINE: TypeAdapter[Header | Before | Exchange | ToolExchange | Person | End] = TypeAdapter(AnyLine)
+
+
+@dataclass(frozen=True, slots=True)
+class Cassette:
+    """A whole run."""
+
+    header: Header
+    before: tuple[Event, ...]
+    exchanges: tuple[Exchange | ToolExchange | Person, ...]
+    end: End
+
+    @property
+    def answers(self) -> tuple[Exchange, ...]:
+        return tuple(line for line in self.exchanges if isinstance(line, Exchange))
+
+    @property
+    def tools(self) -> tuple[ToolExchange, ...]:
+        return tuple(line for line in self.exchanges if isinstance(line, ToolExchange))
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        return tuple(line for line in self.exchanges if isinstance(line, Person))
+
+    def lines(self) -> Iterator[str]:
+        """The file's lines, without line ends."""
+        for line in (self.header, *(Before(event=event) for event in self.before), *self.exchanges, self.end):
+            yield line.model_dump_json()
+
+    @classmethod
+    def read(cls, lines: Iterable[str]) -> "Cassette":
+        """Raises: BadInput, naming the line, for anything that is no cassette of this version."""
+        parsed = [_parsed(number, text) for number, text in enumerate(lines, 1) if text.strip()]
+        header, end = (parsed[0], parsed[-1]) if parsed else (None, None)
+        if not isinstance(header, Header):
+            raise BadInput("line 1: a cassette begins with its header")
+        if header.version != VERSION:
+            raise BadInput(f"line 1: version {header.version} is not known here; this is version {VERSION}")
+        if not isinstance(end, End):
+            raise BadInput("the last line is not the end of a run: the file was cut off")
+        between = parsed[1:-1]
+        exchanges = tuple(line for line in between if isinstance(line, Exchange | ToolExchange | Person))
+        before = tuple(line.event for line in between if isinstance(line, Before))
+        if len(exchanges) + len(before) != len(between):
+            raise BadInput("there is more than one header or end: a cassette holds one run")
+        return cls(header, before, exchanges, end)
+
+
+def _parsed(number: int, text: str) -> Header | Before | Exchange | ToolExchange | Person | End:
+    try:
+        return _LINE.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadInput(f"line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def as_sent(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
+    """Messages as a cassette holds them: no system prompt, no pictures, no provider blocks."""
+    return [_message(message) for message in messages if not isinstance(message, SystemMessage)]
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    match message:
+        case AssistantMessage():
+            calls = [call.model_dump(mode="json") for call in message.tool_calls]
+            return {"role": "assistant", "text": message.text} | ({"tool_calls": calls} if calls else {})
+        case ToolMessage():
+            return {"role": "tool", "call_id": message.call_id, "text": message.text, "ok": message.ok}
+        case _:
+            return {"role": "user", "text": message.text}
+
+
+@dataclass(slots=True)
+class CassetteLLM:
+    """Gives the recorded answers in their order, whatever it is asked, and notes where it is asked something else."""
+
+    cassette: Cassette
+    mismatches: list[str] = field(default_factory=list)
+    """What was different, in words."""
+    _next: int = 0
+    _sent: list[dict[str, Any]] = field(default_factory=list)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """The next answer.
+
+        Raises: ModelRefused for a summary that was not recorded; behind the last answer, what ended the run.
+        """
+        answer = self._take("turn" if request.cache_breakpoints else "notes")
+        if answer.purpose == "turn":
+            self._compare(answer, as_sent(request.messages))
+        if answer.reasoning:
+            yield ReasoningDelta(answer.reasoning)
+        if answer.text:
+            yield TextDelta(answer.text)
+        yield Completion(
+            text=answer.text,
+            tool_calls=answer.tool_calls,
+            reasoning=answer.reasoning,
+            opaque=answer.opaque,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            model=answer.model,
+        )
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def rest(self) -> list[str]:
+        """What of the recording was not asked for, in words."""
+        return [f"turn {answer.turn} was not reached" for answer in self.cassette.answers[self._next :]]
+
+    def _take(self, purpose: str) -> Exchange:
+        answers = self.cassette.answers
+        while purpose == "turn" and self._next < len(answers) and answers[self._next].purpose == "notes":
+            self.mismatches.append(f"turn {answers[self._next].turn}: no summary was asked for")
+            self._next += 1
+        if self._next == len(answers):
+            raise as_recorded(self.cassette.end)
+        answer = answers[self._next]
+        if answer.purpose != purpose:
+            self.mismatches.append(f"turn {answer.turn}: a summary was asked for that was not recorded")
+            raise ModelRefused("this summary was not recorded")
+        self._next += 1
+        return answer
+
+    def _compare(self, answer: Exchange, now: list[dict[str, Any]]) -> None:
+        then = [*self._sent[: answer.same], *answer.sent]
+        self._sent = then
+        if now == then:
+            return
+        place = next((i for i, (a, b) in enumerate(zip(then, now, strict=False)) if a != b), min(len(then), len(now)))
+        was, is_now = (_shown(messages, place) for messages in (then, now))
+        self.mismatches.append(f"turn {answer.turn}: message {place + 1} was {was} and is {is_now}")
+
+
+def as_recorded(end: End) -> Exception:
+    """What ends a replay where the recorded run ended without a last answer."""
+    if end.status == "cancelled":
+        return RunCancelled(end.reason)
+    if end.status == "finished":
+        return ModelError("the recording holds no further answer")
+    known = next((kind for kind in _tree(DialtoneError) if kind.code == end.reason), None)
+    kind = known or type("Recorded", (ModelError,), {"code": end.reason})
+    error: Exception = kind(end.detail)
+    return error
+
+
+def _tree(kind: type[DialtoneError]) -> Iterator[type[DialtoneError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _tree(child)
+
+
+def _shown(messages: list[dict[str, Any]], place: int) -> str:
+    if place >= len(messages):
+        return "nothing"
+    message = messages[place]
+    return f"{message['role']}: {message['text'][:120]!r}"
