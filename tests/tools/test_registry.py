@@ -1,5 +1,6 @@
 """The tools of a process: what the model is told, names that are nearly right, plugins."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -211,6 +212,7 @@ def test_a_plugin_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
 def test_an_entry_point_adds_a_tool_and_a_broken_one_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    importlib.import_module("importlib_metadata")  # as LiteLLM does: from then on entry points are of its own type
     (tmp_path / "dialtone_shout.py").write_text(GOOD)
     info = tmp_path / "dialtone_shout-1.0.dist-info"
     info.mkdir()

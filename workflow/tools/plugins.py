@@ -46,7 +46,7 @@ def from_folder(folder: str) -> tuple[list[Tool[Any]], list[str]]:
 
 def _collect(label: str, source: EntryPoint | Path, tools: list[Tool[Any]], problems: list[str]) -> None:
     try:
-        found = list(_instances(source.load() if isinstance(source, EntryPoint) else _import(source)))
+        found = list(_instances(_import(source) if isinstance(source, Path) else source.load()))
         if not found:
             raise TypeError("holds no Tool class")
         for tool in found:
