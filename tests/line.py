@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,15 @@ class Line:
         for process in self.processes:
             if process.popen.poll() is None:
                 found += psutil.Process(process.popen.pid).children(recursive=True)
+        return found
+
+    def commands(self, text: str) -> list[psutil.Process]:
+        """Those of `children` whose command line holds `text`."""
+        found = []
+        for process in self.children():
+            with suppress(psutil.Error):  # it has ended, or is a zombie, since it was listed
+                if text in " ".join(process.cmdline()):
+                    found.append(process)
         return found
 
     def logs(self) -> str:

@@ -280,7 +280,7 @@ async def test_nothing_lives_on_when_a_worker_is_killed(line: Line) -> None:
         )
 
         async def sleeping() -> list[Any]:
-            return [p for p in line.children() if p.is_running() and "876" in " ".join(p.cmdline())]
+            return line.commands("876")
 
         doomed = await until(sleeping, what="the command")
         worker.kill()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.gateway.playing import Worker
@@ -48,16 +49,23 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     async def ready(self) -> None:
-        """Returns once it answers."""
+        """Returns once it answers; itself, not another one on the same port."""
         async with asyncio.timeout(30), httpx.AsyncClient(trust_env=False) as http:
             while True:
                 assert self.process.poll() is None, self.log()
+                if not self._listens():
+                    await asyncio.sleep(0.05)
+                    continue
                 try:
                     await http.get(f"{self.url}/health")
                 except httpx.TransportError:
                     await asyncio.sleep(0.05)
                 else:
                     return
+
+    def _listens(self) -> bool:
+        sockets = psutil.Process(self.process.pid).net_connections("tcp")
+        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port for one in sockets)
 
     async def end(self, number: int, *, timeout_s: float) -> tuple[int, str]:
         """Sends the signal and waits; gives back exit status and log."""
