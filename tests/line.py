@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,18 +14,11 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.ports import free_port
 from tests.redis_server import RedisServer
 from tests.until import until_sync
 
 ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

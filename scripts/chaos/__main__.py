@@ -11,7 +11,8 @@ from dialtone.client import AsyncClient
 from scripts.chaos.account import Account
 from scripts.chaos.faults import Faults
 from scripts.chaos.load import Load
-from tests.line import Line, free_port
+from tests.line import Line
+from tests.ports import free_port
 
 LEASE_S = 3.0
 SETTLE_S = 60

@@ -3,9 +3,10 @@
 import asyncio
 import errno
 import os
+import random
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,12 +64,27 @@ def check_port(host: str, port: int) -> None:
 
 
 def free_port(host: str) -> int:
-    """A port that is free right now."""
+    """A port that is free, and that the kernel gives to nobody before a server which is still to start binds it.
+
+    What `bind` to port 0 gives comes from the range of all outgoing connections: seconds later it may be in use.
+    """
     family = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in (*random.choices(_quiet_ports(), k=100), 0):
+        with socket.socket(family, socket.SOCK_STREAM) as probe, suppress(OSError):
+            probe.bind((host, port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise StackError(f"no port of {host} is free")
+
+
+def _quiet_ports() -> Sequence[int]:
+    """Ports that no outgoing connection gets."""
+    first, last = 32_768, 65_535
+    with suppress(OSError, ValueError):  # Linux tells; elsewhere the range begins no lower
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    # From 11,000 on there is none that browsers refuse to open. Source: fetch.spec.whatwg.org, "bad port"
+    quiet = [port for port in range(11_000, 65_536) if not first <= port <= last]
+    return quiet or range(11_000, 65_536)
 
 
 def _unwritable(data_dir: Path, exc: OSError) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from scripts.stack.preflight import free_port
+from tests.ports import free_port
 
 READY_S = 60.0
 STOP_S = 20.0
@@ -26,7 +26,7 @@ def real_stack(folder: Path, **settings: str) -> Iterator[str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIALTONE_", "REDIS_URL"))}
     keys = [name for name in kept if name.endswith("_API_KEY")]
-    port = free_port("127.0.0.1")
+    port = free_port()
     environ = {
         **{name: value for name, value in kept.items() if name not in keys},
         "DIALTONE_CONFIG": str(folder / "config.toml"),

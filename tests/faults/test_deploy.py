@@ -7,7 +7,8 @@ import httpx
 
 from dialtone.client import AsyncClient
 from tests.faults.conftest import check_log, client_of, watch
-from tests.line import Line, bash, free_port, script
+from tests.line import Line, bash, script
+from tests.ports import free_port
 from tests.until import until
 from workflow.core.events import ApprovalRequested, RunCancelled
 

@@ -11,7 +11,8 @@ from celery import Celery
 from dialtone.client import AsyncClient
 from modem.app import RUN_TASK, make_app
 from tests.faults.conftest import LEASE_S, check_log, client_of, watch
-from tests.line import Line, bash, free_port, script
+from tests.line import Line, bash, script
+from tests.ports import free_port
 from tests.until import until, until_sync
 from workflow.core.config import RedisSettings, Settings
 from workflow.core.events import Event, ToolResulted

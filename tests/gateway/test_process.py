@@ -18,14 +18,8 @@ import pytest
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import make_settings
+from tests.ports import free_port
 from workflow.core.config import Settings
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from dialtone.sync import Client
-from tests.line import Line, bash, free_port, script
+from tests.line import Line, bash, script
+from tests.ports import free_port
 from tests.until import until_sync
 from workflow.core.events import ApprovalRequested
 

@@ -15,9 +15,9 @@ import pytest
 
 from scripts.stack.output import Output
 from scripts.stack.plan import Plan
-from scripts.stack.preflight import free_port
 from scripts.stack.running import Stack, running
 from scripts.stack.supervisor import Backoff
+from tests.ports import free_port
 from workflow.core.config_load import load
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def own_environ(folder: Path) -> dict[str, str]:
         **kept,
         "DIALTONE_CONFIG": str(folder / "config.toml"),
         "DIALTONE_DATA_DIR": str(folder / "var"),
-        "DIALTONE_GATEWAY__PORT": str(free_port("127.0.0.1")),
+        "DIALTONE_GATEWAY__PORT": str(free_port()),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.stack.preflight import free_port
+from tests.ports import free_port
 from workflow.core.config_load import load
 from workflow.core.config_toml import read_toml
 
@@ -64,7 +64,7 @@ async def nginx(tmp_path: Path) -> AsyncIterator[tuple[int, Path]]:
         writer.close()
 
     server = await asyncio.start_server(stream, "127.0.0.1", 0)
-    port, behind = free_port("127.0.0.1"), server.sockets[0].getsockname()[1]
+    port, behind = free_port(), server.sockets[0].getsockname()[1]
     log = tmp_path / "access.log"
     text = (DOCKER / "nginx.conf").read_text()
     text = text.replace("gateway:8080", f"127.0.0.1:{behind}").replace("listen 80;", f"listen 127.0.0.1:{port};")

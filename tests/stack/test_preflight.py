@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from scripts.stack.plan import Plan
-from scripts.stack.preflight import check_data_dir, check_port, free_port, watch_disk
+from scripts.stack.preflight import check_data_dir, check_port, watch_disk
 from scripts.stack.supervisor import StackError
+from tests.ports import free_port
 from tests.stack.conftest import StartStack
 
 Usage = namedtuple("Usage", "total used free")
@@ -24,10 +25,20 @@ async def test_a_taken_port_is_named_with_the_way_out(plan: Plan, start_stack: S
 
 
 def test_a_port_in_time_wait_is_not_taken() -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)):
         server.accept()[0].close()  # the side that closes first waits
     check_port("127.0.0.1", port)
+
+
+def test_a_port_chosen_for_later_is_given_to_nobody_else() -> None:
+    chosen = {free_port() for _ in range(50)}
+    assert len(chosen) == 50
+    given = set()
+    for _ in range(50):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            given.add(server.getsockname()[1])
+    assert not any(min(given) <= port <= max(given) for port in chosen)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])

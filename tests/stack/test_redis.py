@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from scripts.stack import embedded_redis, external_redis
 from scripts.stack.embedded_redis import Embedded
 from scripts.stack.plan import Plan
-from scripts.stack.preflight import free_port
 from scripts.stack.supervisor import StackError
+from tests.ports import free_port
 from tests.stack.conftest import StartStack
 from workflow.core.config import RedisSettings
 
@@ -33,7 +33,7 @@ async def test_two_stacks_never_share_a_data_folder(plan: Plan, start_stack: Sta
     async with start_stack(plan):
         assert embedded_redis.is_in_use(plan.data_dir)
         settings = plan.loaded.settings
-        elsewhere = settings.gateway.model_copy(update={"port": free_port("127.0.0.1")})
+        elsewhere = settings.gateway.model_copy(update={"port": free_port()})
         other = replace(plan, loaded=replace(plan.loaded, settings=settings.model_copy(update={"gateway": elsewhere})))
         with pytest.raises(StackError, match=rf"another Dialtone \(pid {os.getpid()}\) works in .*DIALTONE_DATA_DIR"):
             async with start_stack(other):
@@ -49,7 +49,7 @@ async def test_a_folder_too_deep_for_a_socket_works_as_well(plan: Plan, start_st
 
 
 async def test_on_a_port_the_server_asks_for_a_password(plan: Plan, start_stack: StartStack) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     async with start_stack(with_redis(plan, embedded_port=port)):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"PING\r\n")
@@ -98,20 +98,20 @@ async def test_a_server_on_path_does_when_ours_is_missing(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Embedded]:
-    prepared = embedded_redis.prepare(tmp_path / "var", RedisSettings(embedded_port=free_port("127.0.0.1")))
+    prepared = embedded_redis.prepare(tmp_path / "var", RedisSettings(embedded_port=free_port()))
     yield prepared
     os.close(prepared.lock)
 
 
 async def test_an_external_server_is_used_and_no_other_started(plan: Plan, start_stack: StartStack) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     async with start_stack(with_redis(plan, embedded_port=port, password=SecretStr("pass word/1"))):
         settings = plan.loaded.settings
         apart = settings.model_copy(
             update={
                 "data_dir": str(plan.data_dir.with_name("other")),
                 "redis": RedisSettings(url=f"redis://127.0.0.1:{port}/0", password=SecretStr("pass word/1")),
-                "gateway": settings.gateway.model_copy(update={"port": free_port("127.0.0.1")}),
+                "gateway": settings.gateway.model_copy(update={"port": free_port()}),
             }
         )
         async with start_stack(replace(plan, loaded=replace(plan.loaded, settings=apart))) as started:
@@ -190,7 +190,7 @@ def test_an_external_server_that_may_lose_runs_is_used_with_warnings() -> None:
     ],
 )
 def test_an_external_server_out_of_reach_is_said_so_without_its_password(url: str, said: str) -> None:
-    settings = RedisSettings(url=url.format(free=free_port("127.0.0.1")), timeout_s=1)
+    settings = RedisSettings(url=url.format(free=free_port()), timeout_s=1)
     with pytest.raises(StackError, match=said) as caught:
         external_redis.check(settings)
     assert "hunter2" not in str(caught.value)
