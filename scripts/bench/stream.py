@@ -7,6 +7,7 @@ say little: this machine is shared. NCHAN_MODULE names nchan's module when it is
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -100,7 +101,7 @@ def idle(name: str, held: Store, count: int) -> dict[str, float]:
 
 def table(title: str, rows: dict[str, dict[str, float]], columns: dict[str, str], cost: str) -> None:
     """Prints figures and, last, how many times `dialtone`'s cost each server has."""
-    print(f"\n{title}")
+    print(f"\n{title}", flush=True)
     print(f"{'server':<10}" + "".join(f"{head:>12}" for head in columns.values()) + f"{'of ours':>10}")
     ours = rows["dialtone"][cost]
     for name, figures in rows.items():
@@ -117,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="servers, comma-separated")
     given = parser.parse_args(arguments)
     raise_limits()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end with us
     names = given.only.split(",") if given.only else subjects()
     columns = {"us": "us CPU/event", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "per_s": "events/s", "missing": "missing"}
     with store() as held:

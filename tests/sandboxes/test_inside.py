@@ -2,12 +2,14 @@
 
 import ast
 import base64
+import json
 import sys
 from importlib.resources import files
 
 import pytest
 
 from workflow.core.errors import SandboxError, ToolError
+from workflow.sandboxes.inside.answers import Answer
 from workflow.sandboxes.machines import Dropped
 from workflow.sandboxes.remote_call import MODULES, Call, Home, NotInstalled
 from workflow.sandboxes.secrecy import REMOVED, Scrubber
@@ -17,6 +19,10 @@ HOME = Home("/home/user/workspace", "/home/user/.dialtone")
 
 def source(module: str) -> str:
     return files("workflow.sandboxes.inside").joinpath(f"{module}.py").read_text("utf-8")
+
+
+def packed(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
 
 
 def call() -> Call:
@@ -47,7 +53,9 @@ def test_a_call_fits_into_one_argument_of_a_command_line() -> None:
 def test_an_answer_is_taken_in_any_pieces_and_among_other_lines() -> None:
     made = call()
     mark = nonce(made)
-    answer = f"motd\n{mark} 1 {base64.b64encode(b'out').decode()}\nforged r 1\n{mark} b \n{mark} r [1]\n{mark} r [2]\n"
+    lines = ["motd", f"{mark} 1 {base64.b64encode(b'out').decode()}", f"forged r {packed(0)}", f"{mark} b "]
+    lines += [f"{mark} r {packed([1])}", f"{mark} r {packed([2])}", ""]
+    answer = "\n".join(lines)
     pieces = [piece for character in answer for piece in made.take(character)]
     assert pieces == [("stdout", b"out")] and made.result == [1] and made.signs == 3
 
@@ -55,10 +63,11 @@ def test_an_answer_is_taken_in_any_pieces_and_among_other_lines() -> None:
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("x {{}}", SandboxError),
-        ('x {"kind": "file_missing", "message": "m"}', ToolError),
-        ('x {"kind": "failed", "message": "m"}', SandboxError),
-        ("r {not json", SandboxError),
+        (f"x {packed({})}", SandboxError),
+        (f"x {packed({'kind': 'file_missing', 'message': 'm'})}", ToolError),
+        (f"x {packed({'kind': 'failed', 'message': 'm'})}", SandboxError),
+        ("r bm90IGpzb24=", SandboxError),
+        ("r /////w==", SandboxError),
         ("1 !!!", SandboxError),
         ("m ", NotInstalled),
     ],
@@ -81,11 +90,19 @@ def test_an_answer_without_an_end_counts_as_dropped_and_one_without_python_does_
     assert not refused.value.retryable
 
 
+@pytest.mark.parametrize("value", [None, True, -5, 1.5, 'a"\\\n\x00é\udcff', [1, ["x", None]], {"a": [], "b": {}}])
+def test_answers_are_json_and_keep_names_that_are_no_text(value: object, capfd: pytest.CaptureFixture[str]) -> None:
+    made = call()
+    Answer(nonce(made)).result(value)
+    made.take(capfd.readouterr().out)
+    assert made.result == value
+
+
 def test_a_line_without_an_end_is_not_kept_forever() -> None:
     made = call()
     for _ in range(100):
         made.take("x" * 100_000)
-    assert made.take(f"\n{nonce(made)} r 1\n") == [] and made.result == 1
+    assert made.take(f"\n{nonce(made)} r {packed(1)}\n") == [] and made.result == 1
 
 
 def test_keys_and_tokens_are_removed_from_messages() -> None:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import marshal
 import secrets
 import shlex
 import zlib
@@ -27,13 +28,15 @@ MODULES = ("answers", "processes", "jobfiles", "supervisor", "jobs", "workspace"
 INLINE = 48_000
 """A larger payload is uploaded first. As base64, with program and shell, it stays below the 128 KiB that Linux
 takes as one argument (MAX_ARG_STRLEN, execve(2))."""
+MARSHAL = 2
+"""A version of the format that every Python 3 reads and writes the same."""
 LONGEST_LINE = 1 << 20
 NOISE = 300
 """Characters kept of what is not from our program: usually why it did not start."""
 INSTALL = """\
-import binascii,json,marshal,os,sys,zlib
+import binascii,marshal,os,sys,zlib
 p=sys.argv[2]+sys.implementation.cache_tag
-s=json.loads(zlib.decompress(binascii.a2b_base64("{sources}")))
+s=marshal.loads(zlib.decompress(binascii.a2b_base64("{sources}")))
 c=[(n,compile(t,n,"exec")) for n,t in s]
 try:
  os.makedirs(os.path.dirname(p),0o700,True)
@@ -95,7 +98,7 @@ class Call:
             "state": home.state,
             "owner": owner,
             "quiet": quiet,
-            "payload": {"at": staged or None, "inline": "" if staged else base64.b64encode(payload).decode()},
+            "payload": {"at": staged or None, "inline": b"" if staged else payload},
         }
         self._rest = ""
         self._noise = ""
@@ -109,7 +112,7 @@ class Call:
 
         installs: brings the program along, 15 KB more and twice the start; else it must be there.
         """
-        request = base64.b64encode(json.dumps(self._request).encode()).decode()
+        request = base64.b64encode(marshal.dumps(self._request, MARSHAL)).decode()
         program, version = _program()
         path = shlex.quote(f"{self._request['state']}/program-{version}-")
         return f"python3 -I -S -c '{(program if installs else LOAD) + RUN}' {request} {path} {self._nonce}"
@@ -157,7 +160,7 @@ def _program() -> tuple[str, str]:
     """What installs the program, and its version."""
     package = "workflow.sandboxes.inside"
     sources = [(f"{package}.{name}", files(package).joinpath(f"{name}.py").read_text("utf-8")) for name in MODULES]
-    packed = base64.b64encode(zlib.compress(json.dumps(sources).encode(), 9)).decode()
+    packed = base64.b64encode(zlib.compress(marshal.dumps(sources, MARSHAL), 9)).decode()
     return INSTALL.format(sources=packed), hashlib.sha256(packed.encode()).hexdigest()[:12]
 
 
@@ -170,7 +173,7 @@ def _bytes(content: str) -> bytes:
 
 def _json(content: str) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(_bytes(content).decode("utf-8", "surrogatepass"))
     except ValueError as error:
         raise SandboxError("the sandbox's answer is damaged") from error
 

@@ -1,10 +1,9 @@
 """Commands in a remote sandbox: in the foreground, followed over dropped connections, and in the background."""
 
 import asyncio
-import base64
 import contextlib
-import json
 import logging
+import marshal
 import secrets
 from collections.abc import Mapping
 from time import monotonic
@@ -15,7 +14,7 @@ from workflow.core.ports import OnOutput
 from workflow.sandboxes.base import ExecResult
 from workflow.sandboxes.machines import Dropped, Machine
 from workflow.sandboxes.output import Kept
-from workflow.sandboxes.remote_call import Call, Piece
+from workflow.sandboxes.remote_call import MARSHAL, Call, Piece
 from workflow.sandboxes.remote_line import Line
 
 log = logging.getLogger(__name__)
@@ -44,14 +43,14 @@ def payload(
     """What to run, as the program inside takes it."""
     script = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else None
     job = {
-        "script": None if script is None else base64.b64encode(script).decode(),
+        "script": script,
         "argv": command if script is None else None,
         "env": {**ENVIRONMENT, **(env or {})},
-        "stdin": base64.b64encode(stdin).decode(),
+        "stdin": stdin,
         "timeout_s": timeout_s,
         "max_bytes": limit,
     }
-    return json.dumps(job).encode()
+    return marshal.dumps(job, MARSHAL)
 
 
 class Foreground:

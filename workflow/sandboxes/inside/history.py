@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 
 from workflow.sandboxes.inside.answers import Refused
@@ -31,8 +31,8 @@ class History:
         ids = self._ids()
         number = int(ids[-1].partition("-")[0]) + 1 if ids else 1
         snapshot = f"{number:08d}-{os.urandom(4).hex()}"
-        self._put(f"lists/{snapshot}", json.dumps({"label": label, "rows": rows}).encode())
-        self._put("seen", json.dumps(seen).encode())
+        self._put(f"lists/{snapshot}", marshal.dumps({"label": label, "rows": rows}))
+        self._put("seen", marshal.dumps(seen))
         self._drop_old()
         return snapshot
 
@@ -48,12 +48,14 @@ class History:
         for path, row in wanted.items():
             if now.get(path) != row:
                 self._bring(row)
+        for path, kind, mode, _ in reversed(list(wanted.values())):  # last: a folder may be closed to writing
+            if kind == "dir":
+                os.chmod(os.path.join(self._workspace.root, path), mode)
 
     def _bring(self, row: list[Any]) -> None:
         path, kind, mode, content = row
         if kind == "dir":
             self._workspace.make_dir(path)
-            os.chmod(os.path.join(self._workspace.root, path), mode)
         elif kind == "symlink":
             self._workspace.link(path, content)
         else:
@@ -64,8 +66,8 @@ class History:
         """Rows of (path, kind, mode, hash or target), and by path the marks and the hash of each file."""
         try:
             with open(os.path.join(self._folder, "seen"), "rb") as file:
-                before = json.load(file)
-        except FileNotFoundError:
+                before = marshal.load(file)
+        except (FileNotFoundError, ValueError, EOFError, TypeError):  # none yet, or damaged: then all is read again
             before = {}
         rows, seen = [], {}
         for path, kind, _, mode, _ in self._workspace.walk("."):
@@ -101,7 +103,7 @@ class History:
 
     def _rows(self, snapshot: str) -> list[list[Any]]:
         with open(os.path.join(self._folder, "lists", snapshot), "rb") as file:
-            rows: list[list[Any]] = json.load(file)["rows"]
+            rows: list[list[Any]] = marshal.load(file)["rows"]
             return rows
 
     def _ids(self) -> list[str]:

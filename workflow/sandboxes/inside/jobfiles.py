@@ -7,7 +7,7 @@ end, `1.<place>` and `2.<place>` what it printed from that place on, `in` a pipe
 from __future__ import annotations
 
 import fcntl
-import json
+import marshal
 import os
 
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
@@ -32,16 +32,16 @@ class JobFolder:
 
     def describe(self) -> dict[str, Any]:
         """What `make` was given; empty when the folder is being made or removed just now."""
-        job: dict[str, Any] = json.loads(self.read("job") or b"{}")
+        job: dict[str, Any] = self._load("job") or {}
         return job
 
     def ended(self) -> dict[str, Any] | None:
         """{code, killed_by, why}; None while it runs."""
-        ended: dict[str, Any] | None = json.loads(self.read("ended") or b"null")
+        ended: dict[str, Any] | None = self._load("ended")
         return ended
 
     def end(self, code: int, killed_by: str, *, why: str = "") -> None:
-        self.put("ended", json.dumps({"code": code, "killed_by": killed_by, "why": why}).encode())
+        self.put("ended", marshal.dumps({"code": code, "killed_by": killed_by, "why": why}))
 
     def hold(self) -> None:
         """To be called by the supervisor: from now on it counts as alive."""
@@ -90,6 +90,10 @@ class JobFolder:
                 continue
             return chunk, start + len(chunk)
         return b"", after
+
+    def _load(self, name: str) -> Any:
+        content = self.read(name)
+        return marshal.loads(content) if content else None
 
     def read(self, name: str) -> bytes:
         try:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import marshal
 import os
 import select
-import signal
 import time
 
 from workflow.sandboxes.inside.answers import CHUNK, Answer, Refused
 from workflow.sandboxes.inside.jobfiles import JobFolder
-from workflow.sandboxes.inside.processes import descendants, end_all, marked, send
+from workflow.sandboxes.inside.processes import SIGCONT, SIGTERM, descendants, end_all, marked, send
 from workflow.sandboxes.inside.supervisor import KILLED, MAX_FD, NOT_STARTED, supervise
 
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
@@ -131,8 +129,8 @@ class Jobs:
         """Ends the job with everything it started; how it ended."""
         if folder.is_alive():
             folder.put("kill", reason.encode())
-            send(folder.supervisor(), signal.SIGTERM)
-            send(folder.supervisor(), signal.SIGCONT)  # its command may have stopped it
+            send(folder.supervisor(), SIGTERM)
+            send(folder.supervisor(), SIGCONT)  # its command may have stopped it
             deadline, pauses = time.monotonic() + KILL_S, _pauses()
             while folder.is_alive() and time.monotonic() < deadline:
                 time.sleep(next(pauses))
@@ -161,10 +159,9 @@ class Jobs:
     def forget(self, names: list[str]) -> None:
         """Removes jobs that have ended and been read."""
         for name in names:
-            with contextlib.suppress(Refused):
-                folder = self.get(name)
-                if folder.ended() is not None:
-                    folder.remove()
+            folder = JobFolder(os.path.join(self._folder, os.path.basename(name)))
+            if folder.ended() is not None:
+                folder.remove()
 
     def running(self) -> dict[str, int]:
         """How many run in the foreground and in the background."""
@@ -194,7 +191,7 @@ class Jobs:
                 if job["background"]:
                     continue
                 return folder, False
-            folder.put("job", json.dumps(what).encode())
+            folder.put("job", marshal.dumps(what))
             return folder, True
 
     def _end_strangers(self, owner: str) -> None:

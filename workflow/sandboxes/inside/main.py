@@ -1,11 +1,10 @@
-"""One call: a request as JSON, its answer as lines (`answers.py`)."""
+"""One call: a request in marshal's format (both sides can read it without an import), its answer as lines."""
 
 from __future__ import annotations
 
 import binascii
-import contextlib
 import io
-import json
+import marshal
 import os
 import sys
 import time
@@ -19,7 +18,6 @@ from workflow.sandboxes.inside.workspace import Workspace
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, BinaryIO
 
 INLINE = 1 << 20
@@ -30,8 +28,8 @@ STAGED_S = 3600.0
 
 
 def main(text: str) -> None:
-    """Serves one request. text: base64 of the JSON."""
-    request = json.loads(binascii.a2b_base64(text))
+    """Serves one request. text: base64 of it."""
+    request = marshal.loads(binascii.a2b_base64(text))
     answer = Answer(request["nonce"])
     try:
         answer.result(Call(request, answer).run())
@@ -151,8 +149,10 @@ class Call:
 
     def do_discard(self, at: str) -> Any:
         if os.path.dirname(at) == os.path.join(self._state, "staged"):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(at)
+            except FileNotFoundError:
+                pass
 
     def do_snapshot(self, label: str) -> Any:
         return self._history().take(label)
@@ -167,26 +167,20 @@ class Call:
 
     def do_idle(self) -> Any:
         """How long nobody, whichever worker, has used this sandbox, and what runs in it."""
-        with contextlib.suppress(FileNotFoundError):
-            return {"idle_s": time.time() - os.stat(self._mark()).st_mtime, **self._jobs.running()}
-        return {"idle_s": 0.0, **self._jobs.running()}
+        used_at = os.stat(self._mark()).st_mtime if os.path.exists(self._mark()) else time.time()
+        return {"idle_s": time.time() - used_at, **self._jobs.running()}
 
     def _job(self, key: str, cwd: str, *, background: bool) -> dict[str, Any]:
-        """The payload of `exec` and `start`: what to run, with contents as base64."""
+        """The payload of `exec` and `start`: what to run."""
         with self._content() as content:
-            job = json.load(content)
-        for name in ("script", "stdin"):
-            job[name] = None if job[name] is None else binascii.a2b_base64(job[name])
+            job = marshal.loads(content.read())
         return {**job, "key": key, "background": background, "cwd": self._workspace.real(cwd)}
 
-    @contextlib.contextmanager
-    def _content(self) -> Iterator[BinaryIO]:
+    def _content(self) -> BinaryIO:
         """The request's payload: within the request, or a file that was uploaded before."""
         if self._payload["at"] is None:
-            yield io.BytesIO(binascii.a2b_base64(self._payload["inline"]))
-        else:
-            with open(self._payload["at"], "rb") as file:
-                yield file
+            return io.BytesIO(self._payload["inline"])
+        return open(self._payload["at"], "rb")
 
     def _staged(self) -> str:
         """Where to put a file for the caller; leftovers of broken transfers are cleared away."""

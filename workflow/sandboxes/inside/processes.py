@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 MARK = "DIALTONE_JOB"
 """The environment variable by which a command's processes are known after their supervisor is gone."""
 PR_SET_CHILD_SUBREAPER = 36
+# As on every Linux; the module `signal` imports much.
+SIGKILL, SIGPIPE, SIGTERM, SIGCHLD, SIGCONT, SIGSTOP, SIGXFSZ = 9, 13, 15, 17, 18, 19, 25
 HUNT_S = 1.0
 
 
@@ -73,7 +74,7 @@ def end_all(look: Callable[[], list[int]]) -> None:
         fresh = found - seen
         seen |= fresh
         for pid in fresh or found:
-            send(pid, signal.SIGSTOP if fresh else signal.SIGKILL)
+            send(pid, SIGSTOP if fresh else SIGKILL)
         reap()
         if not fresh:
             if time.monotonic() > deadline:
@@ -86,6 +87,14 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def reap() -> list[tuple[int, int]]:

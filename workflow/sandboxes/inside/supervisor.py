@@ -8,16 +8,30 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import time
 
 from workflow.sandboxes.inside.jobfiles import BACKGROUND_KEPT, JobFolder, Printed
-from workflow.sandboxes.inside.processes import MARK, adopt_orphans, descendants, end_all, marked, reap
+from workflow.sandboxes.inside.processes import (
+    MARK,
+    SIGCHLD,
+    SIGPIPE,
+    SIGTERM,
+    SIGXFSZ,
+    adopt_orphans,
+    descendants,
+    end_all,
+    has_children,
+    marked,
+    reap,
+)
 
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from typing import Any
+else:
+    import _signal as signal  # what the module of that name is made of, without its imports
 
 TIMED_OUT, KILLED, NOT_FOUND, NOT_STARTED = 124, 137, 127, 126
 SCRIPT_FD = 9
@@ -34,8 +48,8 @@ DRAINS = 64
 def supervise(folder: JobFolder, job: dict[str, Any], *, ready: int) -> None:
     """Runs the job to its end. ready: a descriptor, closed once the command is started."""
     folder.hold()
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(SIGTERM, lambda *_: None)
+    signal.signal(SIGCHLD, lambda *_: None)
     wake, wake_end = os.pipe()
     for fd in (wake, wake_end):
         os.set_blocking(fd, False)
@@ -50,7 +64,8 @@ def supervise(folder: JobFolder, job: dict[str, Any], *, ready: int) -> None:
             if not _take(fd, printed):
                 break
     me, mark = os.getpid(), folder.path
-    end_all(lambda: descendants(me))
+    if has_children():
+        end_all(lambda: descendants(me))
     if not is_parent_of_all:
         end_all(lambda: marked(mark))
     if killed_by:
@@ -129,7 +144,7 @@ def _become(argv: list[str], job: dict[str, Any], *, placed: list[tuple[int, int
     os.closerange(SCRIPT_FD + 1, MAX_FD)
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (SIGTERM, SIGCHLD, SIGPIPE, SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     os.umask(0o022)
     os.chdir(job["cwd"])
