@@ -14,7 +14,17 @@ from pydantic import BaseModel, ValidationError
 
 from dialtone.errors import ProtocolError
 from dialtone.items import read_event, read_object
-from dialtone.results import Accepted, Budgets, BusyPolicy, EventPage, FileList, FileStat, RunPage, ThreadPage
+from dialtone.results import (
+    Accepted,
+    ArchiveFormat,
+    Budgets,
+    BusyPolicy,
+    EventPage,
+    FileList,
+    FileStat,
+    RunPage,
+    ThreadPage,
+)
 from workflow.core.events import Usage
 from workflow.core.ids import RunId, ThreadId, thread_of
 from workflow.core.records import RunRecord, ThreadRecord
@@ -135,8 +145,8 @@ def delete_file(thread_id: str, path: str) -> Call[None]:
     return Call("DELETE", _file(thread_id, path), _nothing)
 
 
-def archive(thread_id: str, *, path: str) -> Call[bytes]:
-    return Call("GET", _thread(thread_id, "archive"), lambda answer: answer, params=_query(path=path))
+def archive(thread_id: str, *, path: str, format: ArchiveFormat) -> Call[bytes]:
+    return Call("GET", _thread(thread_id, "archive"), lambda answer: answer, params=_query(path=path, format=format))
 
 
 def stream_path(thread_id: str) -> str:

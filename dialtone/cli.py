@@ -125,6 +125,7 @@ def _add_files(commands: Commands) -> None:
     archive.add_argument("thread", metavar="THREAD")
     archive.add_argument("local", help="where to; `-`: standard output")
     archive.add_argument("--path", default=".", help="only what is below this folder")
+    archive.add_argument("--format", choices=("tar", "zip"), help="default: as the name ends, else tar")
 
 
 def _add_history(commands: Commands) -> None:

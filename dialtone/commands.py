@@ -21,7 +21,7 @@ from dialtone.live import (
     Watch,
     on_interrupt,
 )
-from dialtone.results import Budgets
+from dialtone.results import ArchiveFormat, Budgets
 from dialtone.screen import Screen, complain, prepare
 from dialtone.text import one_line
 from workflow.core.events import EventBase
@@ -154,7 +154,8 @@ async def _files(client: AsyncClient, arguments: Namespace, screen: Screen) -> i
         case "rm":
             await client.delete_file(thread_id, arguments.path)
         case "archive":
-            content = await client.archive(thread_id, arguments.path)
+            ending: ArchiveFormat = "zip" if arguments.local.endswith(".zip") else "tar"
+            content = await client.archive(thread_id, arguments.path, format=arguments.format or ending)
             await asyncio.to_thread(_save, arguments.local, content)
     return EXIT_OK
 

@@ -37,6 +37,9 @@ class Accepted(Result):
     stream_url: str = ""
 
 
+ArchiveFormat = Literal["tar", "zip"]
+
+
 class FileStat(Result):
     """One entry of a thread's workspace. `path` is relative to its root."""
 

@@ -18,7 +18,7 @@ from dialtone import calls
 from dialtone.calls import Call
 from dialtone.follow import Follow
 from dialtone.items import AnyEvent, StreamItem
-from dialtone.results import Accepted, Budgets, BusyPolicy, EventPage, FileStat, RunPage, ThreadPage
+from dialtone.results import Accepted, ArchiveFormat, Budgets, BusyPolicy, EventPage, FileStat, RunPage, ThreadPage
 from dialtone.transport import DEFAULT_URL, Attempts, http_options, stream_timeout
 from workflow.core.events import Usage
 from workflow.core.ids import ThreadId
@@ -217,9 +217,9 @@ class Client:
     def delete_file(self, thread_id: str, path: str) -> None:
         self._send(calls.delete_file(thread_id, path))
 
-    def archive(self, thread_id: str, path: str = ".") -> bytes:
-        """The workspace below `path` as one tar archive."""
-        return self._send(calls.archive(thread_id, path=path))
+    def archive(self, thread_id: str, path: str = ".", *, format: ArchiveFormat = "tar") -> bytes:
+        """The workspace below `path` as one archive."""
+        return self._send(calls.archive(thread_id, path=path, format=format))
 
     def _send(self, call: Call[T], *, retries: int | None = None) -> T:
         attempts = Attempts(call.repeatable, self._retries if retries is None else retries)

@@ -27,6 +27,7 @@ WAIT_S = 30
 REPLY_TTL_S = 120
 
 Operation = Literal["list", "stat", "read", "write", "remove", "archive"]
+ArchiveFormat = Literal["tar", "zip"]
 Answer = AsyncIterator[bytes]
 Handler = Callable[[ThreadId, dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], Answer]]]
 """Gets thread, request and body; gives the header and the chunks."""
@@ -65,9 +66,11 @@ class Files:
         header, chunks = await self._ask(caller, thread_id, {"op": "read", "path": path})
         return header["size"], chunks
 
-    async def archive(self, caller: Caller, thread_id: ThreadId, path: str) -> AsyncIterator[bytes]:
-        """A tar archive of what is below `path`, in chunks."""
-        _, chunks = await self._ask(caller, thread_id, {"op": "archive", "path": path})
+    async def archive(
+        self, caller: Caller, thread_id: ThreadId, path: str, *, format: ArchiveFormat = "tar"
+    ) -> AsyncIterator[bytes]:
+        """An archive of what is below `path`, in chunks."""
+        _, chunks = await self._ask(caller, thread_id, {"op": "archive", "path": path, "format": format})
         return chunks
 
     async def write(self, caller: Caller, thread_id: ThreadId, path: str, content: bytes) -> dict[str, Any]:

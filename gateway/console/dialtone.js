@@ -233,9 +233,9 @@ export class Dialtone {
     return `${thread(threadId)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
   }
 
-  /** Where the whole workspace is, as a tar archive. @param {string} threadId */
-  archiveUrl(threadId) {
-    return `${this._url}${thread(threadId)}/archive`;
+  /** Where the whole workspace is, as one file. @param {string} threadId @param {{ format?: "tar" | "zip" }} [query] */
+  archiveUrl(threadId, query = {}) {
+    return `${this._url}${thread(threadId)}/archive${params(query)}`;
   }
 
   /** @param {string} threadId @param {string} path @returns {Promise<Blob>} */

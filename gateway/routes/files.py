@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from gateway.bodies import is_one_line
 from gateway.deps import Reader, ServicesDep, ThreadPath, Writer
 from gateway.errors import documented
+from modem.files import ArchiveFormat
 from workflow.core.errors import BadInput
 
 router = APIRouter(prefix="/api/agent/{thread_id}", tags=["files"])
@@ -102,13 +103,18 @@ async def remove_file(thread_id: ThreadPath, path: FilePath, caller: Writer, hel
 
 
 @router.get("/archive", response_class=Response, responses=_BYTES | documented(400, 401, 403, 404, 409, 422, 429, 503))
-async def archive(thread_id: ThreadPath, caller: Reader, held: ServicesDep, path: Folder = ".") -> Response:
-    """The workspace, or one folder of it, as one tar file."""
-    chunks: AsyncIterator[bytes] = await held.files.archive(caller, thread_id, _checked(path))
-    disposition = f"attachment; filename=workspace-{thread_id}.tar"
-    return StreamingResponse(
-        chunks, media_type="application/x-tar", headers=_FOREIGN | {"Content-Disposition": disposition}
-    )
+async def archive(
+    thread_id: ThreadPath,
+    caller: Reader,
+    held: ServicesDep,
+    path: Folder = ".",
+    format: Annotated[ArchiveFormat, Query(description="kind of archive")] = "tar",
+) -> Response:
+    """The workspace, or one folder of it, as one file."""
+    chunks: AsyncIterator[bytes] = await held.files.archive(caller, thread_id, _checked(path), format=format)
+    disposition = f"attachment; filename=workspace-{thread_id}.{format}"
+    kind = "application/zip" if format == "zip" else "application/x-tar"
+    return StreamingResponse(chunks, media_type=kind, headers=_FOREIGN | {"Content-Disposition": disposition})
 
 
 def _checked(path: str) -> str:

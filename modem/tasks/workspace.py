@@ -1,12 +1,14 @@
 """Answers file requests from a thread's sandbox."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from modem.files import CHUNK
 from workflow.core.errors import BadInput, ToolError
 from workflow.core.ids import ThreadId
+from workflow.sandboxes.archive import zipped
 from workflow.sandboxes.base import FileStat, Sandbox, SandboxProvider
 
 MAX_DEPTH = 20
@@ -35,7 +37,8 @@ async def answer_file_request(
             await sandbox.remove(path)
             return {}, _chunks(b"")
         case "archive":
-            return {}, _chunks(await sandbox.download(path))
+            content = await sandbox.download(path)
+            return {}, _zip_chunks(zipped(content)) if request.get("format") == "zip" else _chunks(content)
     raise BadInput(f"unknown file operation {request['op']!r}")
 
 
@@ -49,3 +52,10 @@ async def _stat(sandbox: Sandbox, path: str) -> FileStat:
 async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(content), CHUNK):
         yield content[start : start + CHUNK]
+
+
+async def _zip_chunks(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces in chunks; each is compressed beside the loop."""
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        async for chunk in _chunks(piece):
+            yield chunk

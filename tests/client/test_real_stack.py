@@ -1,7 +1,9 @@
 """Both clients on the whole of Dialtone: embedded Redis, gateway, worker, scripted model, real commands."""
 
+import io
 import json
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,10 @@ def test_files_go_in_are_changed_by_the_agent_and_come_out(stack: str) -> None:
         assert client.get_file(thread_id, "out.txt") == b"one\n"
         assert {entry.path for entry in client.files(thread_id, depth=3)} >= {"in put", "in put/ü.txt", "out.txt"}
         assert b"out.txt" in client.archive(thread_id)
+        with zipfile.ZipFile(io.BytesIO(client.archive(thread_id, format="zip"))) as packed:
+            assert packed.testzip() is None and packed.read("in put/ü.txt") == b"one\n"
+        with zipfile.ZipFile(io.BytesIO(client.archive(thread_id, "in put", format="zip"))) as packed:
+            assert packed.namelist() == ["ü.txt"]
         client.delete_file(thread_id, "out.txt")
         with pytest.raises(NotFound):
             client.get_file(thread_id, "out.txt")

@@ -1,8 +1,11 @@
 """The parts a sandbox is made of, by themselves."""
 
 import fcntl
+import io
 import os
+import stat
 import struct
+import zipfile
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from workflow.core.errors import SandboxError, SandboxRefused, ToolError
 from workflow.sandboxes import lock, seccomp
 from workflow.sandboxes.advice import for_better_tier
+from workflow.sandboxes.archive import Member, pack, zipped
 from workflow.sandboxes.cgroups import Cgroups, Limits
 from workflow.sandboxes.objects import Objects
 from workflow.sandboxes.output import Kept, Rolling
@@ -178,3 +182,24 @@ def test_a_lock_that_is_held_by_the_living_is_waited_for(tmp_path: Path) -> None
     free = lock.take_free(path)
     assert free is not None
     os.close(free)
+
+
+def test_a_zip_holds_what_the_tar_held_and_comes_in_pieces() -> None:
+    tree = [
+        Member("src", "dir", 0o755),
+        Member("src/run.sh", "file", 0o755, b"echo hi\n" * 1000),
+        Member("src/ü.txt", "file", 0o644, b""),
+        Member("link", "symlink", target="src/run.sh"),
+    ]
+    pieces = list(zipped(pack(tree)))
+    assert len(pieces) == len(tree) + 1
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as packed:
+        assert packed.testzip() is None
+        modes = {entry.filename: stat.filemode(entry.external_attr >> 16) for entry in packed.infolist()}
+        assert modes == {
+            "src/": "drwxr-xr-x",
+            "src/run.sh": "-rwxr-xr-x",
+            "src/ü.txt": "-rw-r--r--",
+            "link": "lrwxrwxrwx",
+        }
+        assert packed.read("src/run.sh") == tree[1].content and packed.read("link") == b"src/run.sh"

@@ -8,7 +8,7 @@ from tests.tools.harness import make_context
 from workflow.core.config import ToolSettings
 from workflow.core.errors import SandboxError
 from workflow.sandboxes.memory import MemorySandbox
-from workflow.tools.output import file_name, is_binary, readable, show
+from workflow.tools.output import colours, file_name, is_binary, readable, show
 from workflow.tools.truncate import head_and_tail
 
 
@@ -111,3 +111,10 @@ def test_any_call_id_gives_a_plain_file_name_of_its_own(call_id: str) -> None:
     assert one != two
     assert all(part.isascii() and (part.isalnum() or part in "_-") for part in one)
     assert len(one) < 80
+
+
+def test_colours_are_kept_for_people_and_every_other_code_is_not() -> None:
+    assert colours(b"plain\n\x1b[2Jcleared") == ""
+    assert colours(b"\x1b]0;title\x07\x1b[1;31mred\x1b[0m\x1b[5A") == "\x1b[1;31mred\x1b[0m"
+    long = colours(b"\x1b[32mok\x1b[0m\n" * 10_000)
+    assert len(long) <= 20_000 and long.startswith("\x1b[32mok") and long.endswith("\n")

@@ -1,11 +1,13 @@
-"""Tar archives in and out of a workspace: what goes in is checked here, written by the provider beneath its root.
+"""Archives in and out of a workspace: what goes in is checked here, written by the provider beneath its root.
 
 Archives are only parsed, never extracted by `tarfile`: its filters were bypassed before (CVE-2025-4517).
 """
 
 import io
 import posixpath
+import stat
 import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -78,3 +80,35 @@ def pack(entries: Iterable[Member]) -> bytes:
             header.size = len(entry.content)
             tar.addfile(header, io.BytesIO(entry.content))
     return buffer.getvalue()
+
+
+def zipped(archive: bytes) -> Iterator[bytes]:
+    """The tar archive as a zip, a piece at a time as its entries are packed; links stay links. Raises: as `members`."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in members(archive):
+            packed.writestr(_zip_entry(member), member.target if member.kind == "symlink" else member.content)
+            yield from sink.taken()
+    yield from sink.taken()
+
+
+def _zip_entry(member: Member) -> zipfile.ZipInfo:
+    kinds = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+    entry = zipfile.ZipInfo(f"{member.path}/" if member.kind == "dir" else member.path)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = (kinds[member.kind] | (0o777 if member.kind == "symlink" else member.mode)) << 16
+    return entry
+
+
+class _Sink(io.BytesIO):
+    """Where a zip is written to that is sent on at once: it has no place to go back to."""
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("what was written is gone")
+
+    def taken(self) -> Iterator[bytes]:
+        """What was written since the last time, as one piece."""
+        if piece := self.getvalue():
+            self.seek(0)
+            self.truncate(0)
+            yield piece

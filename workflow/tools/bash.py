@@ -7,7 +7,7 @@ from workflow.core.events import Effect
 from workflow.sandboxes.base import BackgroundProcess, ExecResult
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 from workflow.tools.offloop import off_loop
-from workflow.tools.output import readable, show
+from workflow.tools.output import colours, readable, show
 from workflow.tools.shell import Ended, run_script, start_script
 from workflow.tools.statuses import hints, is_harmless
 
@@ -81,6 +81,7 @@ async def _report(args: BashArgs, ended: Ended, timeout_s: float, context: ToolC
         notes.append("The folder of the last call no longer exists: this command ran in the workspace root.")
     if result.dropped_bytes:
         notes.append(f"{result.dropped_bytes:,} bytes in the middle of the output are lost; redirect it to a file.")
+    screen = await off_loop(len(result.stdout), lambda: colours(result.stdout + result.stderr))
     harmless = is_harmless(args.command, result.exit_code)
     notes += hints(args.command, result.exit_code, text, timed_out=result.timed_out)
     return ToolOutput(
@@ -92,6 +93,7 @@ async def _report(args: BashArgs, ended: Ended, timeout_s: float, context: ToolC
             "killed_by": result.killed_by,
             "cwd": ended.cwd,
             "output_file": shown.file,
+            **({"screen": screen} if screen else {}),
         },
         ok=result.exit_code == 0 or harmless,
     )

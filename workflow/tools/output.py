@@ -12,10 +12,12 @@ OUTPUT_FOLDER = ".dialtone/outputs"
 PRIVATE_FOLDER = ".dialtone"
 _MAX_KEPT_BYTES = 20_000_000
 _SNIFFED_BYTES = 4096
+_SCREEN_CHARS = 20_000
 
 # CSI, OSC (titles, links), single-character escapes, and shift/charset controls.
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{6,64}")
 
 
@@ -50,6 +52,15 @@ def readable(raw: bytes) -> str:
     if "\r" in text:
         text = "\n".join(_last_state(line) for line in text.split("\n"))
     return _CONTROL.sub(lambda match: "␀" if match[0] == "\0" else "", text)
+
+
+def colours(raw: bytes) -> str:
+    """The end of an output that has colours, with their codes and no others, for people; empty when it has none."""
+    if b"\x1b[" not in raw or is_binary(raw):
+        return ""
+    text = _ANSI.sub(lambda code: code[0] if _COLOUR.fullmatch(code[0]) else "", raw.decode("utf-8", errors="replace"))
+    kept = text if len(text) <= _SCREEN_CHARS else text[-_SCREEN_CHARS:].partition("\n")[2]
+    return kept if _COLOUR.search(kept) else ""
 
 
 def _without_overstrikes(text: str) -> str:

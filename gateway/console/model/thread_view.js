@@ -15,8 +15,15 @@ import { Growing } from "./growing.js";
 
 export const CHUNK_BLOCKS = 8;
 
+/** @type {Record<string, string>} */
+const RESUMED = {
+  answered: "The agent goes on with the answer",
+  worker_lost: "A worker was lost; another one took over after the last finished step",
+  released: "A worker made room; another one took over after the last finished step",
+  redis_lost: "The store was away; the run goes on after the last finished step",
+};
 const NOTES = {
-  "run.resumed": (/** @type {LogEvent} */ e) => `Another worker took over (attempt ${e.attempt}, ${words(e.reason)})`,
+  "run.resumed": (/** @type {LogEvent} */ e) => RESUMED[e.reason] ?? `The run goes on (${words(e.reason)})`,
   "context.compacted": (/** @type {LogEvent} */ e) =>
     `The context was shortened from ${e.tokens_before.toLocaleString("en")} to ${e.tokens_after.toLocaleString("en")} tokens`,
   notice: (/** @type {LogEvent} */ e) => e.text || e.code,
@@ -205,6 +212,8 @@ export class ThreadView {
     if (run) {
       run.lastText = event.text.trim() || run.lastText;
       const turn = this._turn(run, event.turn);
+      turn.id ||= event.id;
+      turn.model = event.model || turn.model;
       turn.modelMs += Math.max(0, event.at - run.lastAt);
       turn.startedAt ||= run.lastAt;
     }
@@ -474,7 +483,7 @@ export class ThreadView {
   _turn(run, number) {
     let turn = run.turns.at(-1);
     if (!turn || turn.turn !== number) {
-      turn = { turn: number, startedAt: run.lastAt, modelMs: 0, calls: [], usage: null };
+      turn = { turn: number, id: "", model: "", startedAt: run.lastAt, modelMs: 0, calls: [], usage: null };
       run.turns.push(turn);
     }
     return turn;

@@ -6,7 +6,7 @@
  * @typedef {{ id: string, title: string, status: "pending" | "in_progress" | "done" | "dropped", note: string }} PlanStep
  * @typedef {{ content: string, status: "pending" | "in_progress" | "completed" | "cancelled" }} Todo
  * @typedef {{ callId: string, tool: string, startedAt: number, ms: number, ok: boolean }} TimedCall
- * @typedef {{ turn: number, startedAt: number, modelMs: number, calls: TimedCall[], usage: Usage | null }} TimedTurn
+ * @typedef {{ turn: number, id: string, model: string, startedAt: number, modelMs: number, calls: TimedCall[], usage: Usage | null }} TimedTurn
  *
  * One run as its events tell it. Times are milliseconds since 1970, 0 when not reached.
  * @typedef {{

@@ -19,7 +19,7 @@ export function Files({ open }) {
       <span class="panel-tools">
         <${IconButton} icon="refresh" label="Look again" size=${15} onClick=${() => setTurn(turn + 1)} />
         <${FilePicker} label="Upload files" size=${15} onFiles=${add} />
-        <${DownloadLink} href=${api.archiveUrl(open.id)} label="Download everything" />
+        <${DownloadLink} href=${api.archiveUrl(open.id, { format: "zip" })} label="Download everything as a zip" />
       </span>
     </h2>
     <${Folder} open=${open} path="." rev=${`${turn}.${changes}.${filesChanged.value}`} />

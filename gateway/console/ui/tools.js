@@ -11,7 +11,7 @@ import { Chip, Elapsed, Spinner } from "./parts.js";
 
 /** @typedef {import("../model/types.js").Block} Block */
 
-const TITLE_FIELDS = ["command", "path", "pattern", "query", "url", "question", "name", "template", "job", "port"];
+const TITLE_FIELDS = ["command", "pattern", "path", "query", "url", "question", "name", "template", "job", "port"];
 
 /** @type {Record<string, { icon: string, label: string }>} */
 const TOOLS = {
@@ -70,6 +70,7 @@ function isOpenAtFirst(block) {
   if (block.isPreparing) return false;
   if (block.result?.ok === false) return true;
   if (block.changes.length) return block.changes.length <= 3;
+  if (block.tool === "file_read") return IMAGE.test(block.result?.data?.path ?? "");
   return (
     block.tool === "bash" && (!block.result || Boolean(block.output.text || parted(block.result.output).text.trim()))
   );
@@ -135,7 +136,7 @@ function Command({ block, isRunning }) {
   const { command = "" } = block.arguments;
   const isLong = command.includes("\n") || command.length > 90;
   const { text, notes } = parted(block.result?.output ?? "");
-  const shown = block.result && (!block.output.text || block.output.hasHole) ? text : block.output.text || text;
+  const shown = block.result ? block.result.data?.screen || text : block.output.text;
   const remarks = notes.filter((note) => !/^exit status \d+, [\d.]+ s$/.test(note));
   return html`
     ${isLong && html`<${Code} text=${command} language="bash" />`}
