@@ -5,6 +5,8 @@ set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 venv=${UV_PROJECT_ENVIRONMENT:-$root/.venv}
 export UV_PROJECT_ENVIRONMENT=$venv UV_COMPILE_BYTECODE=1
+# What this machine trusts, an inspecting proxy of a company too; uv by itself knows the public authorities only.
+[[ ! -r /etc/ssl/certs/ca-certificates.crt ]] || export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
 
 usage() {
   cat <<'HELP'
