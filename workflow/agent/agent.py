@@ -199,6 +199,7 @@ class Agent:
 
     async def _ask(self) -> None:
         """One model call: its message, its cost and its intents are committed together."""
+        await self._recall()
         if compaction.is_due(self._messages(), self.model, self.settings.agent):
             await self._compact()
         turn = self.progress.turn + 1
@@ -274,9 +275,12 @@ class Agent:
         )
 
     def _messages(self) -> tuple[ChatMessage, ...]:
-        return messages_of(
-            entries_of(self.state, self.run_id), self.run_id, system=self.system, images=self.calls.images
-        )
+        images = self.calls.pictures.at_hand
+        return messages_of(entries_of(self.state, self.run_id), self.run_id, system=self.system, images=images)
+
+    async def _recall(self) -> None:
+        """Brings back the pictures that the prompt shows."""
+        await self.calls.pictures.recall(e for e in entries_of(self.state, self.run_id) if isinstance(e, ToolResulted))
 
     def _unique(self, call: ToolCall, turn: int, place: int) -> ToolCall:
         """Some models number their calls afresh in every message; the log needs them apart."""
@@ -298,7 +302,12 @@ class Agent:
 
     async def _compact(self) -> None:
         result = await compaction.compact(
-            self.state, self.run_id, system=self.system, model=self.summaries, settings=self.settings.agent
+            self.state,
+            self.run_id,
+            system=self.system,
+            model=self.summaries,
+            settings=self.settings.agent,
+            images=self.calls.pictures.at_hand,
         )
         turn = self.progress.turn
         events: list[EventBase] = [result.event(self.thread_id, self.run_id, turn)]

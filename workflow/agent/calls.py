@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from workflow.agent.pictures import Pictures
 from workflow.core import genai
 from workflow.core.config import AgentSettings, ToolSettings
 from workflow.core.errors import SandboxError, ToolError
@@ -28,7 +29,6 @@ from workflow.core.ids import CallId, RunId, ThreadId
 from workflow.core.ports import Journal
 from workflow.core.state import ThreadState
 from workflow.core.tracing import Value, span
-from workflow.llm.base import Image
 from workflow.sandboxes.base import Sandbox
 from workflow.tools.base import ToolContext, ToolOutput
 from workflow.tools.registry import ParsedCall, Registry
@@ -105,7 +105,7 @@ class Calls:
         self._interrupted = interrupted
         self._review_s, self._review_default = review
         self._now_ms = now_ms
-        self.images: dict[CallId, tuple[Image, ...]] = {}
+        self.pictures = Pictures(sandbox)
 
     def intents(self, calls: list[ParsedCall | tuple[ToolCall, ToolError]], *, turn: int) -> list[EventBase]:
         """What is committed together with the model's message: an intent, or the refusal, of each call."""
@@ -270,9 +270,9 @@ class Calls:
             log.warning("sandbox failed: %s", error, extra={"run_id": self._run_id})
             text = f"The sandbox failed, not your command: {error.message}. Try once more."
             return [self._failed(call, turn, text, error.code, started, {})]
-        if output.images:
-            self.images[call.call.id] = output.images
         data = dict(output.data)
+        if output.images:
+            data["pictures"] = await self.pictures.keep(call.call.id, output.images)
         if output.facts:
             data["facts"] = output.facts
         result = self._result(call, turn, ok=output.ok, output=output.text, data=data, duration_ms=_ms_since(started))

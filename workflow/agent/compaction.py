@@ -4,7 +4,7 @@ What the person asked for is kept verbatim, whatever the notes say; the plan, to
 known of files are state of the log and are never lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from workflow.agent.context import Entry, entries_of, messages_of
@@ -13,9 +13,10 @@ from workflow.agent.speaking import listen
 from workflow.core.config import AgentSettings
 from workflow.core.errors import ContextOverflow, ModelError
 from workflow.core.events import ContextCompacted, Message, RunQueued, ToolResulted, Usage
-from workflow.core.ids import RunId, ThreadId
+from workflow.core.ids import CallId, RunId, ThreadId
 from workflow.core.state import ThreadState
-from workflow.llm.base import AssistantMessage, ChatMessage, ModelRequest, ToolMessage, UserMessage
+from workflow.llm.base import AssistantMessage, ChatMessage, Image, ModelRequest, ToolMessage, UserMessage
+from workflow.llm.messages import without_images
 from workflow.llm.models import ResolvedModel
 
 CHARS_PER_TOKEN = 4
@@ -68,19 +69,25 @@ def is_due(messages: Sequence[ChatMessage], model: ResolvedModel, settings: Agen
 
 
 async def compact(
-    state: ThreadState, run_id: RunId, *, system: str, model: ResolvedModel, settings: AgentSettings
+    state: ThreadState,
+    run_id: RunId,
+    *,
+    system: str,
+    model: ResolvedModel,
+    settings: AgentSettings,
+    images: Mapping[CallId, tuple[Image, ...]],
 ) -> Compaction:
     """Notes for everything but the recent turns. Raises: ContextOverflow when nothing can be left out."""
     entries = entries_of(state, run_id)
-    before = estimate(messages_of(entries, run_id, system=system, images={}))
+    before = estimate(messages_of(entries, run_id, system=system, images=images))
     cut = _cut(entries, keep_tokens=int(model.settings.context_tokens * settings.keep_recent))
     if cut == 0:
         raise ContextOverflow("the last turn alone does not fit the model's context window")
     old, recent = entries[:cut], entries[cut:]
-    notes, usage, trouble = await _notes(old, run_id, system, model)
+    notes, usage, trouble = await _notes(old, messages_of(old, run_id, system=system, images=images), model)
     summary = _wishes(old) + notes
     through = max((entry.id for entry in old if entry.id), key=_order)
-    after = estimate(messages_of(recent, run_id, system=system, images={})) + len(summary) // CHARS_PER_TOKEN
+    after = estimate(messages_of(recent, run_id, system=system, images=images)) + len(summary) // CHARS_PER_TOKEN
     return Compaction(summary, through, before, after, _count(old), usage, trouble)
 
 
@@ -103,11 +110,10 @@ def _cut(entries: list[Entry], *, keep_tokens: int) -> int:
     return cut if kept > keep_tokens else (borders[len(borders) // 2] if len(borders) > 1 else 0)
 
 
-async def _notes(old: list[Entry], run_id: RunId, system: str, model: ResolvedModel) -> tuple[str, Usage, str]:
+async def _notes(old: list[Entry], messages: tuple[ChatMessage, ...], model: ResolvedModel) -> tuple[str, Usage, str]:
     """The model's own notes; when it cannot, the bare facts of what was called."""
-    messages = messages_of(old, run_id, system=system, images={})
     for clip in (None, CLIP):
-        asked = messages if clip is None else tuple(_clipped(m, clip) for m in messages)
+        asked = messages if clip is None else without_images(tuple(_clipped(m, clip) for m in messages))
         request = ModelRequest(
             model=model.model,
             messages=(*asked, UserMessage(shipped("compact"))),

@@ -4,7 +4,7 @@ The same log always gives the same messages, and a longer log only adds to their
 prompt cache warm and lets another worker go on after the last committed step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -61,7 +61,7 @@ def entries_of(state: ThreadState, run_id: RunId) -> list[Entry]:
 
 
 def messages_of(
-    entries: Iterable[Entry], run_id: RunId, *, system: str, images: dict[CallId, tuple[Image, ...]]
+    entries: Iterable[Entry], run_id: RunId, *, system: str, images: Mapping[CallId, tuple[Image, ...]]
 ) -> tuple[ChatMessage, ...]:
     """The messages for the model; `images` are those still at hand, by tool call."""
     builder = _Builder(run_id, images)
@@ -81,7 +81,7 @@ class _Builder:
     """Puts tool results in call order behind their call, and whatever came in between behind them."""
 
     run_id: RunId
-    images: dict[CallId, tuple[Image, ...]]
+    images: Mapping[CallId, tuple[Image, ...]]
     messages: list[ChatMessage] = field(default_factory=list)
     plan: tuple[PlanStep, ...] = ()
     calls: dict[CallId, str] = field(default_factory=dict)

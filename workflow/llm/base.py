@@ -27,6 +27,10 @@ class Image:
 
     media_type: str
     content: bytes
+    path: str = ""
+    """The file of the workspace that it was read from, if any."""
+    lost: str = ""
+    """Why it cannot be shown again; `content` is then empty, and the model reads this instead."""
 
 
 @dataclass(frozen=True, slots=True)

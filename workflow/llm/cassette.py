@@ -26,6 +26,7 @@ from workflow.llm.base import (
     TextDelta,
     ToolMessage,
 )
+from workflow.llm.messages import uncaptioned
 
 VERSION = 1
 
@@ -176,7 +177,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
             calls = [call.model_dump(mode="json") for call in message.tool_calls]
             return {"role": "assistant", "text": message.text} | ({"tool_calls": calls} if calls else {})
         case ToolMessage():
-            return {"role": "tool", "call_id": message.call_id, "text": message.text, "ok": message.ok}
+            return {"role": "tool", "call_id": message.call_id, "text": uncaptioned(message.text), "ok": message.ok}
         case _:
             return {"role": "user", "text": message.text}
 

@@ -160,18 +160,32 @@ def base64_of(image: Image) -> str:
     return base64.b64encode(image.content).decode()
 
 
-def without_images(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
-    """The same transcript with a line of text in place of every picture."""
-    return tuple(
-        replace(message, images=(), text=f"{message.text}\n{_captions(message.images)}".strip())
-        if isinstance(message, UserMessage | ToolMessage) and message.images
-        else message
-        for message in messages
-    )
+_CAPTION = re.compile(r"\n?\[(the picture .* is not shown any more: .*|a picture, .*: not shown to this model)\]")
 
 
-def _captions(images: tuple[Image, ...]) -> str:
-    return "\n".join(f"[a picture, {i.media_type}, {len(i.content)} bytes: not shown to this model]" for i in images)
+def without_images(messages: tuple[ChatMessage, ...], *, only_lost: bool = False) -> tuple[ChatMessage, ...]:
+    """The same transcript with a line of text in place of every picture, or of those that are lost."""
+    return tuple(_captioned(message, only_lost) for message in messages)
+
+
+def _captioned(message: ChatMessage, only_lost: bool) -> ChatMessage:
+    if not isinstance(message, UserMessage | ToolMessage) or not message.images:
+        return message
+    kept = [bool(only_lost and not image.lost) for image in message.images]
+    shown = tuple(image for image, is_kept in zip(message.images, kept, strict=True) if is_kept)
+    captions = [_caption(image) for image, is_kept in zip(message.images, kept, strict=True) if not is_kept]
+    return replace(message, images=shown, text="\n".join([message.text, *captions]).strip())
+
+
+def uncaptioned(text: str) -> str:
+    """A message's text without what `without_images` added to it."""
+    return _CAPTION.sub("", text)
+
+
+def _caption(image: Image) -> str:
+    if image.lost:
+        return f"[the picture {image.path} is not shown any more: {image.lost}; file_read shows what is there now]"
+    return f"[a picture, {image.media_type}, {len(image.content)} bytes: not shown to this model]"
 
 
 def _interrupted(call: ToolCall) -> ToolMessage:

@@ -210,7 +210,7 @@ def _prepared(request: ModelRequest, model: ModelSettings, settings: LlmSettings
     return replace(
         request,
         model=model.model,
-        messages=request.messages if model.vision else without_images(request.messages),
+        messages=without_images(request.messages, only_lost=model.vision),
         max_output_tokens=min(request.max_output_tokens or model.max_output_tokens, model.max_output_tokens),
         temperature=model.temperature if request.temperature is None else request.temperature,
         reasoning_effort=request.reasoning_effort or model.reasoning_effort,

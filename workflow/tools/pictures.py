@@ -24,7 +24,7 @@ def picture(raw: bytes, path: str) -> Image | None:
             f"{MAX_SIDE} pixels a side. Make a smaller copy with bash (e.g. convert -resize 2000x2000) and read that.",
             kind="too_large",
         )
-    return Image(media_type, raw)
+    return Image(media_type, raw, path)
 
 
 def _media_type(raw: bytes) -> str:
