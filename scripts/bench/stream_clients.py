@@ -45,7 +45,8 @@ async def run(order: dict[str, Any]) -> None:
             await loop.create_connection(
                 lambda: Subscriber(order["port"], path, delays_ns, answered), "127.0.0.1", order["port"]
             )
-            await asyncio.wait_for(answered.wait(), 30)
+            async with asyncio.timeout(30):
+                await answered.wait()
 
     await asyncio.gather(*(connect(path) for path in order["paths"]))
     await asyncio.sleep(order["settle_s"])

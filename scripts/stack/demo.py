@@ -88,7 +88,8 @@ async def _run_client(stack: Stack, client: tuple[str, ...], task: str) -> int:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
             try:
-                await asyncio.wait_for(process.wait(), 2)
+                async with asyncio.timeout(2):
+                    await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()

@@ -105,7 +105,8 @@ async def _answers(server: Embedded) -> bool:
     try:
         login = _command("AUTH", server.password) if server.password else b""
         writer.write(login + _command("PING"))
-        replies = [await asyncio.wait_for(reader.readline(), 2) for _ in range(2 if login else 1)]
+        async with asyncio.timeout(2):
+            replies = [await reader.readline() for _ in range(2 if login else 1)]
     except (OSError, TimeoutError):
         return False
     finally:

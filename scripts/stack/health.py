@@ -11,7 +11,8 @@ Health = dict[str, Any]
 async def get_health(host: str, port: int, *, timeout_s: float = 3.0) -> tuple[int, Health]:
     """(status, body) of the gateway; (0, {}) when it does not answer."""
     try:
-        return await asyncio.wait_for(_get(host, port), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await _get(host, port)
     except (OSError, TimeoutError, ValueError):
         return 0, {}
 

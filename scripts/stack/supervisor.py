@@ -120,7 +120,8 @@ class Supervisor:
             words = f"{name} died ({how_it_ended(status)}); starting it again in {delay_s:g} s"
             self._output.say(words, level="ERROR")
             with suppress(TimeoutError):
-                await asyncio.wait_for(kept.stopping.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await kept.stopping.wait()
             delay_s = min(delay_s * 2, self._backoff.longest_s)
 
     async def _follow(self, kept: _Kept, process: Process) -> int:

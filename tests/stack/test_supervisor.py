@@ -99,6 +99,30 @@ async def test_stopping_while_starting_ends_at_once(plan: Plan, start_stack: Sta
     assert family(plan.data_dir) == []
 
 
+async def test_a_health_check_can_be_cancelled_at_any_moment(unused_tcp_port: int) -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n{}")
+        writer.close()
+
+    async def cancelled_after(steps: int) -> bool:
+        """Whether the check was still under way then; if so, that it ended at once."""
+        check = asyncio.create_task(get_health("127.0.0.1", unused_tcp_port))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if check.done():
+            return False
+        check.cancel()
+        await asyncio.wait({check}, timeout=5)
+        assert check.cancelled()
+        return True
+
+    async with await asyncio.start_server(answer, "127.0.0.1", unused_tcp_port):
+        steps = 0
+        while await cancelled_after(steps):
+            steps += 1
+    assert steps > 5
+
+
 async def test_long_and_odd_lines_are_passed_on(plan: Plan, start_stack: StartStack) -> None:
     lines = r"b'x' * 200_000 + b'\n\xff\xfe end\nAPI_KEY=hunter2hunter2\nlast\n'"
     talk = (sys.executable, "-c", f"import os, time; os.write(1, {lines}); time.sleep(60)")
