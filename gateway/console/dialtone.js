@@ -19,6 +19,8 @@ const TERMINAL_TYPES = new Set(["run.finished", "run.failed", "run.cancelled"]);
 /** A gateway sends a heartbeat at least every 15 s; three missed ones mean that the connection is dead. */
 const SILENCE_MS = 45_000;
 const MAX_PAUSE_MS = 30_000;
+/** A proxy may swallow what would become a WebSocket: after this the stream comes over SSE. */
+const OPEN_MS = 5_000;
 const RETRIES = 4;
 
 /** The gateway refused: a problem body (RFC 9457). Match on `code`, never on the text. */
@@ -50,7 +52,8 @@ export class Unreachable extends Error {
 }
 
 /**
- * @typedef {{ event: string, data: string, id: string | null }} SseMessage
+ * @typedef {{ event: string, data: any, id: string | null, retryMs?: number | null }} SseMessage
+ *   data: text over SSE, what it says over a WebSocket
  * @typedef {"connecting" | "live" | "waiting" | "ended" | "failed"} StreamState
  * @typedef {{ state: StreamState, retryInMs?: number, error?: Error }} StreamNews
  * @typedef {{ kind: "event" | "delta" | "waiting" | "gap" | "reset", id: string | null, data: any }} StreamItem
@@ -258,12 +261,15 @@ export class Dialtone {
    *
    * Ends after the terminal event of `runId`, when the gateway says that nothing more comes (204), or when `signal` is
    * aborted. Throws ApiError for a refusal that waiting cannot heal. Never gives up on a gateway that is away.
+   *
+   * With `socket` it comes over a WebSocket where one can be opened, else over SSE: to one host a browser opens at most
+   * six HTTP/1.1 connections for all its tabs, but hundreds of WebSockets. Over a WebSocket a finished thread goes on.
    * @param {string} threadId
-   * @param {{ runId?: string, lastId?: string, from?: string, deltas?: boolean, signal?: AbortSignal,
+   * @param {{ runId?: string, lastId?: string, from?: string, deltas?: boolean, socket?: boolean, signal?: AbortSignal,
    *   onState?: (news: StreamNews) => void }} [options]
    * @returns {AsyncGenerator<StreamItem, void, void>}
    */
-  async *stream(threadId, { runId = "", lastId = "", from = "start", deltas = true, signal, onState } = {}) {
+  async *stream(threadId, { runId = "", lastId = "", from = "start", deltas = true, socket, signal, onState } = {}) {
     const cursor = { lastId, from, done: false };
     let failures = 0;
     let retryMs = 1000;
@@ -273,29 +279,20 @@ export class Dialtone {
       /** @type {Error | null} */
       let failure = null;
       try {
-        const query = cursor.lastId ? { run_id: runId, deltas } : { run_id: runId, deltas, from: cursor.from };
-        /** @type {Record<string, string>} */
-        const headers = cursor.lastId ? { "Last-Event-ID": cursor.lastId } : {};
-        const response = await connection.open(`${this._url}${thread(threadId)}/stream${params(query)}`, {
-          headers: { ...this._auth, ...headers },
-        });
-        if (response.status === 204) cursor.done = true;
-        else if (!response.ok) throw await apiError(response);
-        else {
-          onState?.({ state: "live" });
-          const parser = new SseParser();
-          for await (const chunk of connection.chunks(response)) {
-            const messages = parser.feed(chunk);
-            if (messages.length) failures = 0;
-            for (const message of messages) {
-              const item = read(message);
-              if (item && isNew(cursor, item, runId)) yield item;
-              if (cursor.done) break;
-            }
-            retryMs = parser.retryMs ?? retryMs;
-            if (cursor.done) break;
-          }
+        const query = cursor.lastId ? { last_id: cursor.lastId } : { from: cursor.from };
+        const wish = params({ run_id: runId, deltas, ...query });
+        const opened =
+          (socket && (await this._openSocket(connection, threadId, wish))) ||
+          (await this._openSse(connection, threadId, wish));
+        if (!connection.isOver) onState?.({ state: "live" });
+        for await (const message of opened) {
+          failures = 0;
+          retryMs = message.retryMs ?? retryMs;
+          const item = read(message);
+          if (item && isNew(cursor, item, runId)) yield item;
+          if (cursor.done) break;
         }
+        cursor.done ||= connection.isOver;
       } catch (error) {
         if (signal?.aborted) return;
         failure = /** @type {Error} */ (error);
@@ -318,6 +315,36 @@ export class Dialtone {
       await pause(pauseMs, signal);
       if (signal?.aborted) return;
     }
+  }
+
+  /**
+   * The messages of an SSE stream; none when the gateway says that nothing more comes.
+   * @param {Connection} connection
+   * @param {string} threadId
+   * @param {string} wish
+   */
+  async _openSse(connection, threadId, wish) {
+    const response = await connection.fetch(`${this._url}${thread(threadId)}/stream${wish}`, this._auth);
+    connection.isOver = response.status === 204;
+    if (!response.ok) throw await apiError(response);
+    return connection.messages(response);
+  }
+
+  /**
+   * The messages of a WebSocket; null when none can be opened, for whatever reason: a browser does not tell.
+   * @param {Connection} connection
+   * @param {string} threadId
+   * @param {string} wish
+   */
+  async _openSocket(connection, threadId, wish) {
+    const url = new URL(`${this._url}${thread(threadId)}/ws${wish}`, globalThis.location?.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    // A socket carries no header: a key is exchanged for a ticket that is good for one connection.
+    if (this._auth.Authorization) {
+      const { ticket } = await this._json("POST", `${thread(threadId)}/ticket`, { retries: 0 });
+      url.searchParams.set("ticket", ticket);
+    }
+    return connection.socket(url);
   }
 
   /** @param {string} method @param {string} path @param {Sending} [options] @returns {Promise<any>} */
@@ -367,30 +394,81 @@ export class Dialtone {
 class Connection {
   /** @param {AbortSignal} [signal] */
   constructor(signal) {
+    /** The other side has said that nothing more comes. */
+    this.isOver = false;
     this._controller = new AbortController();
     this._signal = signal;
     this._abort = () => this._controller.abort();
     signal?.addEventListener("abort", this._abort);
     if (signal?.aborted) this._abort();
     globalThis.addEventListener?.("offline", this._abort);
-    this._watchdog = setTimeout(this._abort, SILENCE_MS);
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this._watchdog = undefined;
+    this._heard = () => {
+      clearTimeout(this._watchdog);
+      this._watchdog = setTimeout(this._abort, SILENCE_MS);
+    };
+    this._heard();
   }
 
-  /** @param {string} url @param {RequestInit} request */
-  open(url, request) {
-    return fetch(url, { ...request, cache: "no-store", signal: this._controller.signal });
+  /** @param {string} url @param {Record<string, string>} headers */
+  fetch(url, headers) {
+    return fetch(url, { headers, cache: "no-store", signal: this._controller.signal });
   }
 
-  /** @param {Response} response @returns {AsyncGenerator<Uint8Array, void, void>} */
-  async *chunks(response) {
-    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  /** What an SSE response says. @param {Response} response @returns {AsyncGenerator<SseMessage, void, void>} */
+  async *messages(response) {
+    const reader = response.body?.getReader();
+    if (!reader) return;
+    const parser = new SseParser();
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      clearTimeout(this._watchdog);
-      this._watchdog = setTimeout(this._abort, SILENCE_MS);
-      yield value;
+      this._heard();
+      for (const message of parser.feed(value)) yield { ...message, retryMs: parser.retryMs };
     }
+  }
+
+  /**
+   * What a WebSocket says, once it is open; null when it cannot be.
+   * @param {URL} url
+   * @returns {Promise<AsyncGenerator<SseMessage, void, void> | null>}
+   */
+  async socket(url) {
+    if (!globalThis.WebSocket) return null;
+    const socket = new WebSocket(url);
+    this._controller.signal.addEventListener("abort", () => socket.close());
+    const timer = setTimeout(() => socket.close(), OPEN_MS);
+    /** @type {string[]} */
+    const waiting = [];
+    let wake = () => {};
+    socket.onmessage = ({ data }) => {
+      this._heard();
+      waiting.push(data);
+      wake();
+    };
+    const isOpen = await new Promise((resolve) => {
+      socket.onopen = () => resolve(true);
+      socket.onclose = () => resolve(false);
+    });
+    clearTimeout(timer);
+    if (!isOpen) return null;
+    socket.onclose = ({ code }) => {
+      this.isOver = code === 1000;
+      wake();
+    };
+    return (async function* () {
+      for (;;) {
+        const texts = waiting.splice(0);
+        for (const text of texts) {
+          const { event, id = null, data } = JSON.parse(text);
+          yield { event, id, data };
+        }
+        if (waiting.length) continue;
+        if (socket.readyState !== WebSocket.OPEN) return;
+        await /** @type {Promise<void>} */ (new Promise((resolve) => (wake = resolve)));
+      }
+    })();
   }
 
   close() {
@@ -405,7 +483,7 @@ class Connection {
 function read(message) {
   const { event, id } = message;
   if (event === "keep_alive") return null;
-  const data = JSON.parse(message.data);
+  const data = typeof message.data === "string" ? JSON.parse(message.data) : message.data;
   if (event === "task_agent_execute") return { kind: id ? "event" : "delta", id, data };
   if (event === "waiting" || event === "gap" || event === "reset") return { kind: event, id, data };
   if (event === "error") throw new ApiError(Number(data.status) || 500, data);

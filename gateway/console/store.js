@@ -187,7 +187,7 @@ async function follow() {
     };
   };
   try {
-    for await (const item of api.stream(open.id, { lastId: view.lastId, signal: mine.signal, onState })) {
+    for await (const item of api.stream(open.id, { lastId: view.lastId, socket: true, signal: mine.signal, onState })) {
       view.apply(item);
       due();
       if (item.kind === "event") onEvent(item.data);

@@ -214,8 +214,20 @@ async def test_a_link_to_an_event_shows_that_event(page: Page, client: Client) -
     assert shown["id"] == target.id and shown["text"] == "Message 0."
 
 
+async def test_a_page_that_shows_one_event_stays_there_while_more_arrives(page: Page, client: Client) -> None:
+    long = script({"text": "The beginning.", "tool_calls": [call("ls")]}, {"text": "word\n\n" * 120, "delay_ms": 10})
+    thread_id, run_id = start(client, long)
+    first = next(item for item in client.stream(thread_id, run_id=run_id) if isinstance(item, Message))
+    await open_thread(page, thread_id, first.id)
+    await expect(page.locator(".is-target")).to_contain_text("The beginning.")
+    await ended(page)
+    await expect(page.locator(f"[id='e-{first.id}']")).to_be_in_viewport()
+    await expect(page.locator(".end")).not_to_be_in_viewport()
+
+
 async def test_a_page_that_was_told_the_end_sees_what_another_client_begins(page: Page, client: Client) -> None:
     thread_id, _run_id = start(client, script({"text": "First."}))
+    await page.add_init_script("delete globalThis.WebSocket")  # where there are none, the stream comes over SSE
     await open_thread(page, thread_id)
     await ended(page)
     await page.context.set_offline(True)
@@ -315,3 +327,22 @@ async def test_an_unknown_thread_says_so(browser: Browser, stack: str) -> None:
     await open_thread(page, "0" * 20)
     await expect(page.locator(".empty")).to_have_text("There is no such thread here.")
     await page.context.close()
+
+
+async def test_eight_tabs_on_live_threads_all_stay_live_and_can_still_ask_for_more(
+    browser: Browser, stack: str, client: Client
+) -> None:
+    """A browser opens six HTTP/1.1 connections to one host, for all tabs together."""
+    threads = [start(client, FOR_EVER, title=f"Tab {number}") for number in range(8)]
+    context = await browser.new_context(base_url=stack)
+    pages = [await context.new_page() for _ in threads]
+    for page, (thread_id, _) in zip(pages, threads, strict=True):
+        await open_thread(page, thread_id)
+        await expect(page.locator(".connection")).to_have_attribute("data-state", "live")
+    for page, (_, run_id) in zip(pages, threads, strict=True):
+        client.cancel(run_id)
+        await expect(page.locator(".end-cancelled")).to_be_visible()
+        await page.get_by_role("tab", name="Files").click()
+        await expect(page.locator(".panel")).to_contain_text("Workspace")
+        await expect(page.locator(".panel .spinner")).to_have_count(0)
+    await context.close()

@@ -46,10 +46,11 @@ class Log:
         self.add("tool.result", call_id=call_id, tool=tool, output=output, **result)
 
     async def serve(self, page: Page) -> None:
-        """Answers the page's stream with these events, and then with their end."""
+        """Answers the page's stream, over SSE, with these events, and then with their end."""
+        await page.add_init_script("delete globalThis.WebSocket")
 
         async def answer(route: Route) -> None:
-            if "last-event-id" in route.request.headers:
+            if "last_id=" in route.request.url:
                 await route.fulfill(status=204)
             else:
                 await route.fulfill(headers={"content-type": "text/event-stream"}, body=sse(self.events))

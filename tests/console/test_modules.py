@@ -103,6 +103,31 @@ async def test_previews_news_gaps_and_resets_are_handed_out(blank: Page, gateway
     assert after_reset["items"][0] == "reset" and after_reset["items"][-1] == "run.finished"
 
 
+async def test_a_stream_that_gets_no_socket_comes_over_sse(blank: Page, gateway: StubGateway) -> None:
+    thread_id, run_id = run(gateway, notice("one"), RunFinished(thread_id=T))
+    assert (await collect(blank, thread_id, runId=run_id, socket=True))["items"] == [
+        "run.queued",
+        "one",
+        "run.finished",
+    ]
+
+
+async def test_a_stream_over_a_socket_ends_with_its_run_and_when_there_is_nothing_more(
+    blank: Page, stack: str, client: Client
+) -> None:
+    thread_id = client.initiate()
+    run_id = client.execute(thread_id, script({"text": "Hi."})).run_id
+    await blank.goto(f"{stack}/vendor/LICENSES.txt")
+    opened: list[str] = []
+    blank.on("websocket", lambda socket: opened.append(socket.url))
+    found = await collect(blank, thread_id, runId=run_id, socket=True, deltas=False)
+    assert (found["items"][0], found["items"][-1]) == ("run.queued", "run.finished") and found["states"][-1] == "ended"
+    last_id = client.thread(thread_id).last_id
+    again = await collect(blank, thread_id, runId=run_id, socket=True, lastId=last_id)
+    assert again["items"] == [] and again["states"][-1] == "ended"
+    assert len(opened) == 2
+
+
 async def test_a_signal_ends_the_stream(blank: Page, gateway: StubGateway) -> None:
     thread_id, _run_id = run(gateway, notice("stop here"), UntilCancelled())
     assert (await collect(blank, thread_id, abort_at="stop here"))["items"] == ["run.queued", "stop here"]

@@ -33,7 +33,7 @@ def test_modules_stay_readable_and_what_a_page_loads_stays_small() -> None:
     for path in OWN:
         if path.suffix == ".js":
             lines = path.read_text(encoding="utf-8").splitlines()
-            assert len(lines) <= 500, path
+            assert len(lines) <= 600, path
             assert max(map(len, lines)) <= 150, path
     loaded = [*OWN, CONSOLE / "preact.js", CONSOLE / "markdown.js"]
     assert sum(path.stat().st_size for path in loaded) < 320_000

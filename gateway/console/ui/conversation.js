@@ -21,6 +21,8 @@ const NEAR_PX = 90;
 export function Conversation() {
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
   const isFollowing = useRef(true);
+  /** The page shows the event that its address names until a person scrolls: what still arrives must not move it. */
+  const isHeld = useRef(false);
   const [isAway, setAway] = useState(false);
   const [near, setNear] = useState(/** @type {ReadonlySet<number>} */ (new Set()));
   const observer = useObserver(scroller, setNear);
@@ -35,7 +37,8 @@ export function Conversation() {
   );
 
   useEffect(() => {
-    isFollowing.current = !route.peek().eventId;
+    isHeld.current = Boolean(route.peek().eventId);
+    isFollowing.current = !isHeld.current;
     setNear(new Set());
     setAway(false);
   }, [open?.id]);
@@ -48,20 +51,23 @@ export function Conversation() {
   const onScroll = () => {
     const element = /** @type {HTMLElement} */ (scroller.current);
     const isNear = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_PX;
-    isFollowing.current = isNear;
+    isFollowing.current = isNear && !isHeld.current;
     setAway(!isNear);
   };
   useEffect(() => {
     if (jumpToEnd.value) toEnd();
   }, [jumpToEnd.value]);
+  const release = () => (isHeld.current = false);
   const toEnd = () => {
+    release();
     isFollowing.current = true;
     setAway(false);
     const element = /** @type {HTMLElement} */ (scroller.current);
     element.scrollTop = element.scrollHeight;
   };
   if (threadError.value) return html`<div class="empty"><p>${threadError.value}</p></div>`;
-  return html`<div class="conversation" ref=${scroller} onScroll=${onScroll} tabindex="-1">
+  return html`<div class="conversation" ref=${scroller} onScroll=${onScroll} onWheel=${release}
+    onPointerDown=${release} onKeyDown=${release} tabindex="-1">
     <div class="column">
       ${chunks.map((chunk) => {
         const isDrawn = near.has(chunk.index) || chunk.index === pinned || chunk.index >= chunks.length - 2;
