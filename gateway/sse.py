@@ -34,6 +34,12 @@ class Start:
     cursor: StreamId | None
     is_resume: bool
 
+    def after(self, thread: ThreadRecord) -> StreamId:
+        """The event after which the stream starts; `thread` as it was when the client asked."""
+        if self.cursor is not None:
+            return self.cursor
+        return parse_cursor(thread.last_id) if thread.last_id else START
+
 
 def read_start(*, header: str = "", last_id: str = "", origin: str = "") -> Start:
     """Where to start: `Last-Event-ID` wins over `last_id`, and that over `from` (`start`, `now` or an id).
@@ -77,6 +83,9 @@ class EventStream(Response):
         self._hub = hub
         self._subscription = subscription
         self._retry_ms = retry_ms
+        # Without it an EventSource that asked for `now` and lost its connection before the first event would start
+        # at another now. A block without data tells an id all the same.
+        self._mark = b"id: %d-%d\n" % subscription.cursor if subscription.cursor != START else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._subscription.wire = wire = scope.get("extensions", {}).get(WIRE)
@@ -102,7 +111,7 @@ class EventStream(Response):
 
     async def _write(self, send: Send) -> None:
         subscription, now = self._subscription, asyncio.get_running_loop().time
-        await send(_body(self._retry()))
+        await send(_body(self._mark + self._retry()))
         async for batch in subscription.batches():
             body = batch[0].sse if len(batch) == 1 else b"".join([frame.sse for frame in batch])
             subscription.writing_since = now()

@@ -27,11 +27,11 @@ _AT_ONCE = frozenset({"slow", "refused", "left"})
 class Wish:
     """What a client asked for.
 
-    cursor: the last event it has seen; START for everything, None for what comes from now on.
+    cursor: the last event it has seen; START for everything.
     run_id: only this run's events; the stream ends with the run.  run_over: the run has ended already.
     """
 
-    cursor: StreamId | None = START
+    cursor: StreamId = START
     run_id: RunId | None = None
     run_over: bool = False
     deltas: bool = True
@@ -177,9 +177,7 @@ class Subscription:
     async def _replay(self) -> AsyncIterator[list[Frame]]:
         """Catches up with the log, joins the live feed on the way, and fills in what is half said."""
         feed = self.feed
-        if self.cursor is None:
-            self.cursor = feed.position
-        elif lost := await feed.foreign(self.cursor):
+        if lost := await feed.foreign(self.cursor):
             yield self._show([lost])
         target: StreamId | None = None
         while self.is_open():
@@ -213,7 +211,7 @@ class Subscription:
         """Of `frames` those the client is to see; moves the cursor, and never over a hole."""
         shown = []
         for frame in frames:
-            if frame.at is not None and self.cursor is not None:
+            if frame.at is not None:
                 if frame.is_fact and frame.at.seq <= self.cursor.seq:
                     continue
                 if frame.is_fact and frame.at.seq > self.cursor.seq + 1:

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request, Response
 from gateway.deps import ServicesDep, admit, as_thread_id
 from gateway.routes.stream import STREAM_RESPONSES, LastEventId, LastId, open_stream
 from gateway.sse import read_start
-from gateway.subscription import Wish
 
 router = APIRouter(prefix="/agent", tags=["legacy"])
 
@@ -26,4 +25,4 @@ async def event_stream(
     caller = await held.auth.caller(request, thread_id=thread_id)
     await admit(request, held, caller, scope="read", kind="requests")
     start = read_start(header=last_event_id, last_id=last_id)
-    return await open_stream(held, caller, thread_id, Wish(start.cursor), start.is_resume, flow_input_uuid)
+    return await open_stream(held, caller, thread_id, start, run_id=flow_input_uuid)

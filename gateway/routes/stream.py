@@ -10,7 +10,7 @@ from gateway.bodies import CURSOR_PATTERN
 from gateway.deps import Reader, ServicesDep, ThreadPath, admit, run_of
 from gateway.errors import documented
 from gateway.services import Services
-from gateway.sse import EventStream, is_at_end, read_start
+from gateway.sse import EventStream, Start, is_at_end, read_start
 from gateway.subscription import Subscription, Wish
 from workflow.core.ids import ThreadId
 from workflow.core.records import TERMINAL_STATUSES, Caller, RunRecord, ThreadRecord
@@ -73,18 +73,19 @@ async def stream(
     caller = await held.auth.caller(request, thread_id=thread_id)
     await admit(request, held, caller, scope="read", kind="requests")
     start = read_start(header=last_event_id, last_id=last_id, origin=from_)
-    return await open_stream(held, caller, thread_id, Wish(start.cursor, None, False, deltas), start.is_resume, run_id)
+    return await open_stream(held, caller, thread_id, start, run_id=run_id, deltas=deltas)
 
 
 async def open_stream(
-    held: Services, caller: Caller, thread_id: ThreadId, wish: Wish, is_resume: bool, run_id: str
+    held: Services, caller: Caller, thread_id: ThreadId, start: Start, *, run_id: str, deltas: bool = True
 ) -> Response:
     """The response of a stream: 204 at the end of a finished thread or run, else the events."""
     thread = await held.threads.get(caller, thread_id)
     run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
-    if is_resume and wish.cursor is not None and await is_at_end(held.log, thread, run, wish.cursor):
+    cursor = start.after(thread)
+    if start.is_resume and await is_at_end(held.log, thread, run, cursor):
         return Response(status_code=204)
-    subscription = await subscribe(held, caller, thread, run, wish)
+    subscription = await subscribe(held, caller, thread, run, Wish(cursor, deltas=deltas))
     return EventStream(held.hub, subscription, retry_ms=held.settings.gateway.retry_ms)
 
 

@@ -86,7 +86,7 @@ async def _open(websocket: WebSocket, held: Services) -> tuple[Caller, ThreadId,
     thread = await held.threads.get(caller, thread_id)
     run_id = query.get("run_id")
     run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
-    wish = Wish(start.cursor, deltas=query.get("deltas", "true").lower() not in {"false", "0"})
+    wish = Wish(start.after(thread), deltas=query.get("deltas", "true").lower() not in {"false", "0"})
     subscription = await subscribe(held, caller, thread, run, wish)
     wire: Wire | None = websocket.scope["extensions"].get(WIRE)
     subscription.abort = wire.abort if wire is not None else None

@@ -135,14 +135,52 @@ async def test_foreign_and_future_cursors_are_reset_with_the_present_state(gatew
             last = after
 
 
-async def test_from_now_skips_what_was(gateway: Gateway, worker: Worker) -> None:
+async def test_from_now_skips_what_was_and_misses_nothing_after_the_answer(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    url = f"{gateway.url}/api/agent/{thread}/stream?from=now"
+    async with await Reader.open(url) as first:
+        turn = await worker.running(thread)
+        ids = await worker.ids(thread)
+        await first.until_id(ids[-1])
+        assert first.ids == ids
+    for number in range(20):
+        async with await Reader.open(url) as reader:
+            said = await turn.say(f"now {number}")
+            await reader.until(1)
+            assert reader.ids == said
+
+
+async def test_from_now_that_is_cut_before_its_first_event_resumes_from_the_same_now(
+    gateway: Gateway, worker: Worker
+) -> None:
     thread = await worker.thread()
     turn = await worker.running(thread)
-    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?from=now") as reader:
-        await reader.until_heartbeats(1)
-        said = await turn.say("now")
+    before = (await worker.ids(thread))[-1]
+    url = f"{gateway.url}/api/agent/{thread}/stream?from=now"
+    async with await Reader.open(url) as cut:
+        await cut.until_heartbeats(1)
+        assert cut.last_id == before
+    said = await turn.say("between")
+    async with await Reader.open(url, headers={"Last-Event-ID": cut.last_id}) as reader:
         await reader.until(1)
-    assert reader.ids == said
+        assert reader.ids == said
+
+
+async def test_from_takes_an_id_too_and_the_newest_word_of_the_client_wins(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.say(*map(str, range(6)))
+    ids = await worker.ids(thread)
+    for query, header, cut in (
+        (f"from={ids[2]}", "", 2),
+        (f"from={ids[2]}&last_id={ids[4]}", "", 4),
+        (f"from=now&last_id={ids[4]}", "", 4),
+        (f"from={ids[2]}&last_id={ids[4]}", ids[5], 5),
+    ):
+        headers = {"Last-Event-ID": header} if header else {}
+        async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?{query}", headers=headers) as reader:
+            await reader.until_id(ids[-1])
+            assert reader.ids == ids[cut + 1 :], query
 
 
 async def test_idle_stream_has_a_heartbeat(gateway: Gateway, worker: Worker) -> None:
