@@ -1,88 +1,142 @@
 """Another tenant's ids look like unknown ones, on every route that there is."""
 
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from gateway.keyring import KeyRing
-from tests.gateway.playing import Worker
+from tests.gateway.openapi import Operation, operations
+from tests.gateway.playing import Turn, Worker
 from tests.gateway.serving import Gateway, make_settings
+from tests.receiver import SECRET
 from workflow.core.config import Settings
 from workflow.core.ids import TenantId, UserId
-from workflow.core.records import Caller
+from workflow.core.records import Caller, RunOptions
 
 ALICE = Caller(tenant=TenantId("acme"), user=UserId("alice"))
-BODIES: dict[str, Any] = {
-    "execute": {"task": "steal"},
-    "steer": {"text": "stop"},
-    "answer": {"answer": "yes"},
-    "cancel": {},
-    "ticket": None,
-}
+OWNED = frozenset({"thread_id", "run_id", "notice_id", "flowUuid", "flowInputUuid"})
+"""Parameters that name what belongs to somebody. A route for something new needs its id made in `belongings`."""
 
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> Settings:
-    return make_settings(redis_url, tmp_path, auth={"mode": "on"})
+    return make_settings(redis_url, tmp_path, auth={"mode": "on"}, webhooks={"secret": SecretStr(SECRET)})
+
+
+def header_of(settings: Settings, tenant: str, user: str) -> dict[str, str]:
+    key = KeyRing(Path(settings.data_dir) / "keys.json").new(
+        tenant=tenant, user=user, scopes=frozenset({"read", "write", "operator"})
+    )
+    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture
 async def eve(gateway: Gateway, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    key = KeyRing(Path(settings.data_dir) / "keys.json").new(
-        tenant="evil", user="eve", scopes=frozenset({"read", "write", "operator"})
-    )
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = header_of(settings, "evil", "eve")
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, headers=headers, timeout=10) as client:
         yield client
 
 
-async def test_no_route_tells_another_tenants_thread_or_run_from_an_unknown_one(
+async def belongings(worker: Worker) -> tuple[Turn, dict[str, str]]:
+    """A run that goes on and a notice that nobody took, of Alice; and their ids by parameter."""
+    told = await worker.threads.create(ALICE, webhook="https://hooks.example.org/alice")
+    ended = await worker.threads.open_run(ALICE, told.thread_id, task="secret", options=RunOptions())
+    await (await worker.take(ended.run_id)).finish()
+    (notice,) = await worker.runs.webhooks.take(limit=10, lease_s=60)
+    await worker.runs.webhooks.settle(notice, "dead", result="secret")
+    turn = await worker.running(await worker.thread(ALICE), ALICE)
+    await turn.say("secret")
+    ids = {"thread_id": turn.thread_id, "run_id": turn.run_id, "notice_id": notice.id}
+    return turn, ids | {"flowUuid": turn.thread_id, "flowInputUuid": turn.run_id}
+
+
+def unknown(real: Mapping[str, str]) -> dict[str, str]:
+    """Ids of the same shape that nobody has."""
+    thread = real["thread_id"][:-4] + ("0000" if not real["thread_id"].endswith("0000") else "1111")
+    run = f"{thread}.{real['run_id'].rpartition('.')[2]}"
+    notice = real["notice_id"][:-4] + ("0000" if not real["notice_id"].endswith("0000") else "1111")
+    return {"thread_id": thread, "run_id": run, "notice_id": notice, "flowUuid": thread, "flowInputUuid": run}
+
+
+async def test_no_route_tells_another_tenants_things_from_unknown_ones(
     gateway: Gateway, worker: Worker, eve: httpx.AsyncClient
 ) -> None:
-    thread = await worker.thread(ALICE)
-    turn = await worker.running(thread, ALICE)
-    await turn.say("secret")
-    swept = 0
-    for path, method in _operations(gateway):
-        unknown = thread[:-4] + ("0000" if not thread.endswith("0000") else "1111")
-        real_run, unknown_run = turn.run_id, f"{unknown}.{turn.run_id.rpartition('.')[2]}"
-        answers = [
-            await _ask(eve, method, path, thread_id, run_id)
-            for thread_id, run_id in ((thread, real_run), (unknown, unknown_run))
-        ]
-        assert [answer.status_code for answer in answers] == [404, 404], f"{method} {path}: {answers[0].text}"
-        texts = [
-            answer.text.replace(answer.headers["x-request-id"], "R")
-            .replace(real_run, "RUN")
-            .replace(unknown_run, "RUN")
-            for answer in answers
-        ]
-        assert texts[0].replace(thread, "T") == texts[1].replace(unknown, "T"), f"{method} {path}"
+    turn, real = await belongings(worker)
+    nobodys = unknown(real)
+    named = [one for one in operations(gateway.app.openapi()) if one.names]
+    assert len(named) >= 22
+    for operation in named:
+        assert operation.names & OWNED, f"{operation.path}: whose is it? see OWNED"
+        answers = [await ask(eve, operation, ids) for ids in (real, nobodys)]
+        where = f"{operation.method} {operation.path}"
+        assert [answer.status_code for answer in answers] == [404, 404], f"{where}: {answers[0].text}"
+        assert same_text(answers[0], real) == same_text(answers[1], nobodys), where
         assert "secret" not in answers[0].text
-        swept += 1
-    assert swept >= 20
-    assert [event.type for event in await worker.events(thread)] == ["run.queued", "run.started", "message"]
-    assert (await eve.get("/api/agent")).json()["items"] == []
+    assert [event.type for event in await worker.events(turn.thread_id)] == ["run.queued", "run.started", "message"]
+    assert [notice.id for notice in (await worker.runs.webhooks.dead(ALICE.tenant))[0]] == [real["notice_id"]]
 
 
-def _operations(gateway: Gateway) -> list[tuple[str, str]]:
-    """Every documented path that names a thread, and the old one that names it in its query."""
-    paths = gateway.app.openapi()["paths"]
-    found = [(path, method) for path, methods in paths.items() for method in methods if "{thread_id}" in path]
-    return [*found, ("/agent/event-stream?flowUuid={thread_id}&flowInputUuid={run_id}", "get")]
+async def ask(http: httpx.AsyncClient, operation: Operation, ids: Mapping[str, str]) -> httpx.Response:
+    """The answer to a request that would do something to whoever owns `ids`."""
+    values = defaultdict(lambda: "x1", ids)
+    content = {"content": b"stolen"} if operation.takes_bytes else {}
+    body = {} if operation.json is None else {"json": operation.json}
+    return await http.request(operation.method, operation.url(values), **content, **body)
 
 
-async def _ask(http: httpx.AsyncClient, method: str, path: str, thread_id: str, run_id: str) -> httpx.Response:
-    url = path.format(thread_id=thread_id, run_id=run_id, question_id="q1", path="a.txt")
-    name = path.rpartition("/")[2]
-    if method == "put":
-        return await http.put(url, content=b"stolen")
-    if method == "patch":
-        return await http.patch(url, json={"title": "mine"})
-    return await http.request(method, url, json=BODIES[name] if method == "post" else None)
+def same_text(answer: httpx.Response, ids: Mapping[str, str]) -> str:
+    """The answer's body with the names of what was asked taken out."""
+    text = answer.text.replace(answer.headers["x-request-id"], "R")
+    for value in sorted(ids.values(), key=len, reverse=True):
+        text = text.replace(value, "ID")
+    return text
+
+
+async def test_no_list_shows_another_tenants_things(gateway: Gateway, worker: Worker, eve: httpx.AsyncClient) -> None:
+    _, real = await belongings(worker)
+    for operation in operations(gateway.app.openapi()):
+        if operation.method == "GET" and not operation.names:
+            text = (await eve.get(operation.path)).text
+            assert not [name for name, value in real.items() if value in text], operation.path
+            assert "secret" not in text or operation.path == "/events/schema.json", operation.path
+
+
+async def test_another_tenants_things_cannot_be_reached_through_ones_own(
+    gateway: Gateway, worker: Worker, eve: httpx.AsyncClient
+) -> None:
+    _, real = await belongings(worker)
+    own = (await eve.post("/api/agent/initiate")).json()["thread_id"]
+    mixed = real | {"thread_id": own, "flowUuid": own}
+    for operation in operations(gateway.app.openapi()):
+        if "run_id" in operation.names:
+            assert (await ask(eve, operation, mixed)).status_code == 404, operation.path
+    for path in (
+        f"/api/agent/{own}/stream?run_id={real['run_id']}",
+        f"/agent/event-stream?flowUuid={own}&flowInputUuid={real['run_id']}",
+    ):
+        assert (await eve.get(path)).status_code == 404, path
+
+
+async def test_socket_does_not_open_for_another_tenant(gateway: Gateway, worker: Worker, settings: Settings) -> None:
+    _, real = await belongings(worker)
+    header = header_of(settings, "evil", "eve")
+    bodies: list[Any] = []
+    for ids in (real, unknown(real)):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(
+                f"ws://127.0.0.1:{gateway.port}/api/agent/{ids['thread_id']}/ws", additional_headers=header
+            ):
+                pass
+        assert refused.value.response.status_code == 404
+        bodies.append(refused.value.response.body.decode().replace(ids["thread_id"], "ID").split('"request_id"')[0])
+    assert bodies[0] == bodies[1]
 
 
 async def test_run_of_another_thread_is_unknown_even_to_its_owner(
@@ -90,11 +144,8 @@ async def test_run_of_another_thread_is_unknown_even_to_its_owner(
 ) -> None:
     first, second = await worker.thread(ALICE), await worker.thread(ALICE)
     run = await worker.open(first, caller=ALICE)
-    key = KeyRing(Path(settings.data_dir) / "keys.json").new(
-        tenant="acme", user="alice", scopes=frozenset({"read", "write"})
-    )
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
-        header = {"Authorization": f"Bearer {key}"}
-        assert (await http.get(f"/api/agent/{first}/runs/{run}", headers=header)).status_code == 200
-        assert (await http.get(f"/api/agent/{second}/runs/{run}", headers=header)).status_code == 404
-        assert (await http.get(f"/api/agent/{second}/stream?run_id={run}", headers=header)).status_code == 404
+    header = header_of(settings, "acme", "alice")
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, headers=header) as http:
+        assert (await http.get(f"/api/agent/{first}/runs/{run}")).status_code == 200
+        assert (await http.get(f"/api/agent/{second}/runs/{run}")).status_code == 404
+        assert (await http.get(f"/api/agent/{second}/stream?run_id={run}")).status_code == 404
