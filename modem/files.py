@@ -14,7 +14,7 @@ from typing import Any, Literal
 from modem import keys
 from modem.pool import Connections, translated
 from modem.threads import Threads
-from workflow.core.errors import BadInput, Conflict, DialtoneError, NotFound, ToolError, Unavailable
+from workflow.core.errors import BadInput, Conflict, DialtoneError, NotFound, TooLarge, ToolError, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.core.records import Caller
 
@@ -35,9 +35,12 @@ Handler = Callable[[ThreadId, dict[str, Any], bytes], Awaitable[tuple[dict[str, 
 _KINDS: dict[str, type[DialtoneError]] = {
     "file_missing": NotFound,
     "is_directory": Conflict,
-    "not_directory": Conflict,
+    "not_a_directory": Conflict,
     "not_regular": Conflict,
     "outside_workspace": BadInput,
+    "bad_path": BadInput,
+    "bad_input": BadInput,
+    "too_large": TooLarge,
 }
 
 

@@ -25,9 +25,15 @@ _FOREIGN = {
 
 FilePath = Annotated[str, Path(description="relative to the workspace", max_length=4096)]
 Folder = Annotated[str, Query(max_length=4096, description="folder, relative to the workspace")]
-_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-}
+
+
+def _bytes(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route that answers with bytes of one of these media types."""
+    return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}}}
+
+
+_FILE = _bytes("*/*")
+_PACKED = _bytes("application/x-tar", "application/zip")
 
 
 class FileStat(BaseModel):
@@ -60,7 +66,7 @@ async def list_files(
 @router.get(
     "/files/{path:path}",
     response_class=Response,
-    responses=_BYTES | documented(400, 401, 403, 404, 409, 422, 429, 503),
+    responses=_FILE | documented(400, 401, 403, 404, 409, 422, 429, 503),
 )
 async def read_file(
     thread_id: ThreadPath,
@@ -102,7 +108,7 @@ async def remove_file(thread_id: ThreadPath, path: FilePath, caller: Writer, hel
     return Response(status_code=204)
 
 
-@router.get("/archive", response_class=Response, responses=_BYTES | documented(400, 401, 403, 404, 409, 422, 429, 503))
+@router.get("/archive", response_class=Response, responses=_PACKED | documented(400, 401, 403, 404, 409, 422, 429, 503))
 async def archive(
     thread_id: ThreadPath,
     caller: Reader,

@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field, JsonValue
 from gateway.bodies import CURSOR_PATTERN
 from gateway.deps import Reader, ServicesDep, ThreadPath, admit, run_of
 from gateway.errors import documented
+from gateway.frames import BUSINESS
 from gateway.services import Services
 from gateway.sse import EventStream, Start, is_at_end, read_start
+from gateway.stream_schema import SYSTEM
 from gateway.subscription import Subscription, Wish
 from workflow.core.ids import ThreadId
 from workflow.core.records import TERMINAL_STATUSES, Caller, RunRecord, ThreadRecord
@@ -43,7 +45,15 @@ STREAM_RESPONSES = documented(400, 401, 403, 404, 422, 429, 503) | {
         "description": "Events until the client leaves; see docs/events.md",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "itemSchema": {
+                    "type": "object",
+                    "properties": {
+                        "event": {"type": "string", "enum": [BUSINESS, *SYSTEM]},
+                        "id": {"type": "string", "pattern": CURSOR_PATTERN},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                        "retry": {"type": "integer"},
+                    },
+                },
                 "example": 'event: task_agent_execute\nid: 1790000000000-1\ndata: {"type":"run.queued", ...}\n\n',
             }
         },

@@ -155,20 +155,3 @@ async def test_taken_port_is_said_in_one_line(redis_url: str, tmp_path: Path, pr
         assert await asyncio.to_thread(processes[0].process.wait, timeout=30) == 2
     assert "cannot listen" in processes[0].log()
     assert "Traceback" not in processes[0].log()
-
-
-async def test_no_request_that_the_api_describes_is_answered_with_a_server_error(
-    redis_url: str, tmp_path: Path, processes: list[Process]
-) -> None:
-    processes.append(Process(make_settings(redis_url, tmp_path), free_port()))
-    await processes[0].ready()
-    # Streams do not end by themselves, and files need a worker.
-    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{processes[0].url}/openapi.json"]
-    command += ["--exclude-path-regex", "stream|/files|/archive|/metrics", "--max-examples", "3", "--no-color"]
-    command += ["--phases", "coverage,fuzzing", "--generation-database", "none", "--mode", "all"]
-    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    command += ["--checks", checks]
-    told = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
-    )
-    assert told.returncode == 0, told.stdout[-5000:]

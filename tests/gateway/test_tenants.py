@@ -86,9 +86,8 @@ async def test_no_route_tells_another_tenants_things_from_unknown_ones(
 async def ask(http: httpx.AsyncClient, operation: Operation, ids: Mapping[str, str]) -> httpx.Response:
     """The answer to a request that would do something to whoever owns `ids`."""
     values = defaultdict(lambda: "x1", ids)
-    content = {"content": b"stolen"} if operation.takes_bytes else {}
-    body = {} if operation.json is None else {"json": operation.json}
-    return await http.request(operation.method, operation.url(values), **content, **body)
+    content = b"stolen" if operation.takes_bytes else None
+    return await http.request(operation.method, operation.url(values), content=content, json=operation.json)
 
 
 def same_text(answer: httpx.Response, ids: Mapping[str, str]) -> str:
