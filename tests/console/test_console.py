@@ -76,6 +76,11 @@ async def test_a_task_written_in_the_composer_runs_and_shows_every_step(page: Pa
     await page.get_by_role("tab", name="Run").click()
     await expect(page.locator(".figures")).to_contain_text("finished")
     assert await page.locator(".timeline li").count() >= 6
+    await expect(page.locator(".by-tool tr", has_text="bash").locator("td")).to_contain_text(["1", "–", "1."])
+    await page.reload()
+    await expect(page.locator(".tool[data-tool=bash] .ansi-f1")).to_have_text("red")
+    await page.locator(".timeline a").first.click()
+    await expect(page.locator(".is-target")).to_contain_text("I look first.")
 
 
 async def test_a_reload_in_the_middle_of_a_message_shows_what_the_log_says(page: Page, client: Client) -> None:

@@ -1,12 +1,15 @@
 /** One run in figures: where its time and money went, turn by turn. */
 
 import { count, duration, money, plural, tokens } from "../model/format.js";
+import { linkTo } from "../store.js";
 import { html, useState } from "../vendor/preact.js";
 import { Elapsed } from "./parts.js";
+import { leftText } from "./status.js";
 
 /** @typedef {import("../model/types.js").RunView} RunView */
+/** @typedef {import("../model/types.js").TimedTurn} TimedTurn */
 
-/** @param {{ open: { view: import("../model/thread_view.js").ThreadView } }} props */
+/** @param {{ open: { id: string, view: import("../model/thread_view.js").ThreadView } }} props */
 export function Run({ open }) {
   const runs = [...open.view.runs.values()].reverse();
   const [chosen, setChosen] = useState("");
@@ -21,7 +24,7 @@ export function Run({ open }) {
       </select></label>`
     }
     <${Figures} run=${run} sandbox=${open.view.sandbox} />
-    <${Timeline} run=${run} />
+    <${Timeline} run=${run} threadId=${open.id} />
   `;
 }
 
@@ -36,7 +39,6 @@ function Figures({ run, sandbox }) {
             100,
         )
       : 0;
-  const left = Object.entries(run.left).filter(([, value]) => typeof value === "number");
   const rows = [
     ["State", html`${run.status}${run.reason && html` <span class="quiet">${run.reason}</span>`}`],
     [
@@ -50,7 +52,7 @@ function Figures({ run, sandbox }) {
     ["Tokens", usage ? html`<span title=${usageText(usage)}>${tokens(usage).toLocaleString("en")}</span>` : "–"],
     ["Cached", usage && cached ? `${cached} % of the prompt` : "–"],
     ["Cost", usage ? money(usage.cost_usd) : "–"],
-    ["Left", left.length ? left.map(([name, value]) => leftText(name, value)).join(" · ") : "–"],
+    ["Left", leftText(run.left) || "–"],
     ["Model", run.model || "–"],
     [
       "Sandbox",
@@ -80,15 +82,8 @@ function usageText(usage) {
   return `${count(read)} read, ${count(cached)} from cache, ${count(kept)} into cache, ${count(written)} written`;
 }
 
-/** @param {string} name @param {number} value */
-function leftText(name, value) {
-  if (name === "usd") return money(value);
-  if (name === "seconds") return duration(value * 1000);
-  return `${count(value)} ${name}`;
-}
-
-/** @param {{ run: RunView }} props */
-function Timeline({ run }) {
+/** @param {{ run: RunView, threadId: string }} props */
+function Timeline({ run, threadId }) {
   const turns = run.turns.filter((turn) => turn.modelMs || turn.calls.length);
   if (!turns.length) return null;
   const longest = Math.max(...turns.map((turn) => turn.modelMs + toolMs(turn)), 1);
@@ -97,7 +92,7 @@ function Timeline({ run }) {
   return html`<section><h2>Time by turn</h2>
     <p class="legend"><span class="key key-model"></span>model ${duration(model)} <span class="key key-tool"></span>tools ${duration(tool)}</p>
     <ol class="timeline">${turns.map(
-      (turn) => html`<li key=${turn.turn} title=${turnText(turn)}>
+      (turn) => html`<li key=${turn.turn}><a href=${linkTo(threadId, turn.id)} title=${turnText(turn)}>
       <span class="turn-number">${turn.turn}</span>
       <span class="turn-bars">
         <span class="turn-model" style=${{ width: `${(turn.modelMs / longest) * 100}%` }}></span>
@@ -108,18 +103,45 @@ function Timeline({ run }) {
       </span>
       <span class="turn-time">${duration(turn.modelMs + toolMs(turn))}</span>
       <span class="sr">${turnText(turn)}</span>
-    </li>`,
+    </a></li>`,
     )}</ol>
+  </section>
+  <${ByTool} turns=${turns} />`;
+}
+
+/** How often each tool was used, and how long that took, longest first. @param {{ turns: TimedTurn[] }} props */
+function ByTool({ turns }) {
+  /** @type {Map<string, { tool: string, calls: number, failed: number, ms: number }>} */
+  const tools = new Map();
+  for (const call of turns.flatMap((turn) => turn.calls)) {
+    const row = tools.get(call.tool) ?? { tool: call.tool, calls: 0, failed: 0, ms: 0 };
+    tools.set(call.tool, {
+      ...row,
+      calls: row.calls + 1,
+      failed: row.failed + Number(!call.ok),
+      ms: row.ms + call.ms,
+    });
+  }
+  if (!tools.size) return null;
+  const rows = [...tools.values()].sort((a, b) => b.ms - a.ms);
+  return html`<section><h2>Time by tool</h2>
+    <table class="by-tool">
+      <thead><tr><th scope="col">Tool</th><th scope="col">Calls</th><th scope="col">Failed</th><th scope="col">Time</th></tr></thead>
+      <tbody>${rows.map(
+        (row) => html`<tr key=${row.tool}><th scope="row">${row.tool}</th>
+        <td>${row.calls}</td><td class=${row.failed ? "bad" : ""}>${row.failed || "–"}</td><td>${duration(row.ms)}</td></tr>`,
+      )}</tbody>
+    </table>
   </section>`;
 }
 
-/** @param {import("../model/types.js").TimedTurn} turn */
+/** @param {TimedTurn} turn */
 function toolMs(turn) {
   return turn.calls.reduce((sum, call) => sum + call.ms, 0);
 }
 
-/** @param {import("../model/types.js").TimedTurn} turn */
+/** @param {TimedTurn} turn */
 function turnText(turn) {
   const calls = turn.calls.map((call) => `${call.tool} ${duration(call.ms)}${call.ok ? "" : " (failed)"}`);
-  return [`Turn ${turn.turn}: model ${duration(turn.modelMs)}`, ...calls].join(", ");
+  return [`Turn ${turn.turn}: ${turn.model || "model"} ${duration(turn.modelMs)}`, ...calls].join(", ");
 }

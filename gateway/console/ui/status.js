@@ -1,6 +1,6 @@
 /** What the run does now, how long it takes, what it costs, and how to stop it. */
 
-import { money } from "../model/format.js";
+import { count, duration, money, tokens } from "../model/format.js";
 import { api, attempt, panel, thread, tick } from "../store.js";
 import { html, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
@@ -26,7 +26,7 @@ export function StatusBar() {
         html`<button type="button" class="progress" onClick=${() => (panel.value = "plan")} title="Show the plan">
         <${Bar} done=${done} total=${steps.length} />${done}/${steps.length}</button>`
       }
-      ${run.usage?.cost_usd ? html`<span title=${leftText(run)}>${money(run.usage.cost_usd)}</span>` : null}
+      ${run.usage && html`<span class="spent" title=${leftText(run.left)}>${spentText(run)}</span>`}
       <${Elapsed} from=${run.startedAt || run.queuedAt} />
     </span>
     <${Cancel} key=${run.runId} runId=${run.runId} />
@@ -50,9 +50,25 @@ function Cancel({ runId }) {
   </button>`;
 }
 
-/** @param {RunView} run */
-function leftText(run) {
-  return run.left.usd === undefined ? "" : `${money(run.left.usd)} left`;
+/** What the run has used, and how much money it may still use. @param {RunView} run */
+function spentText({ usage, left }) {
+  const facts = [`${count(tokens(usage))} tokens`];
+  if (usage?.cost_usd) facts.push(money(usage.cost_usd));
+  if (usage?.cost_usd && typeof left.usd === "number") facts.push(`${money(left.usd)} left`);
+  return facts.join(" · ");
+}
+
+/** What is left of a run's budgets; "" when there are none. @param {Record<string, number>} left */
+export function leftText(left) {
+  const facts = Object.entries(left).filter(([, value]) => typeof value === "number");
+  return facts.map(([name, value]) => amountText(name, value)).join(" · ");
+}
+
+/** @param {string} name @param {number} value */
+function amountText(name, value) {
+  if (name === "usd") return money(value);
+  if (name === "seconds") return duration(value * 1000);
+  return `${count(value)} ${name}`;
 }
 
 /** In a few words what goes on. @param {import("../model/thread_view.js").ThreadView} view @param {RunView} run */
