@@ -218,11 +218,12 @@ class View:
                 more = [paint.dim(f"  … {len(task) - 8} more lines")] if len(task) > 8 else []
                 return [paint.bold(f"▶ {task[0]}"), *(f"  {line}" for line in task[1:8]), *more]
             case RunStarted():
-                where = f"{event.model} · {event.sandbox}"
+                where = " · ".join(filter(None, (event.model, event.sandbox, _configuration(event.config_hash))))
                 return [paint.dim(f"  started on {one_line(event.worker, 40)} · {one_line(where, width - 60)}")]
             case RunResumed():
                 worker = one_line(event.worker, 40)
-                return [paint.yellow(f"  ↻ resumed on {worker} (attempt {event.attempt}, {event.reason})")]
+                why = ", ".join(filter(None, (event.reason, _configuration(event.config_hash))))
+                return [paint.yellow(f"  ↻ resumed on {worker} (attempt {event.attempt}, {why})")]
             case RunFinished() | RunFailed() | RunCancelled():
                 return self._end(event)
             case PlanUpdated():
@@ -291,3 +292,8 @@ def render(items: Iterable[StreamItem], options: ViewOptions | None = None) -> s
     """The whole text of a stream."""
     view = View(options)
     return "".join(map(view.feed, items)) + view.close()
+
+
+def _configuration(config_hash: str) -> str:
+    """Which configuration a run goes on with; the same words in both lines."""
+    return f"configuration {one_line(config_hash, 16)}" if config_hash else ""

@@ -13,10 +13,11 @@ from workflow.core.reports import report_errors
 def main() -> int:
     """Serves until SIGTERM or Ctrl-C. Exit status 2: the configuration is wrong."""
     try:
-        settings = load().settings
+        loaded = load()
+        settings = loaded.settings
         configure(settings.log, "gateway")
         report_errors(settings.telemetry, component="gateway", env=settings.env)
-        serve(create_app(settings), settings.gateway)
+        serve(create_app(settings, loaded), settings.gateway)
     except ConfigError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2

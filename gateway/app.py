@@ -32,6 +32,7 @@ from gateway.routes import (
 )
 from gateway.services import Services
 from workflow.core.config import Settings
+from workflow.core.config_load import Loaded
 from workflow.core.errors import NotFound
 from workflow.core.tracing import Tracing
 
@@ -43,9 +44,12 @@ Make a thread, execute a task in it, follow the stream: every event has an id, a
 any of them. Failures are problem bodies (RFC 9457) with a stable `code`."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application. Raises: ConfigError for settings that cannot hold, before anything is served."""
-    services = Services.open(settings)
+def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
+    """The application. Raises: ConfigError for settings that cannot hold, before anything is served.
+
+    loaded: where the settings came from; live keys follow that file. Without it they stay as they are.
+    """
+    services = Services.open(settings, loaded)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,9 +57,10 @@ def create_app(settings: Settings) -> FastAPI:
         beside = [
             asyncio.create_task(services.reaper.serve(), name="reaper"),
             asyncio.create_task(services.expiry.serve(), name="expiry"),
+            asyncio.create_task(services.figures.serve(), name="figures"),
+            asyncio.create_task(services.presence.serve(), name="presence"),
+            asyncio.create_task(services.follow_config(), name="config"),
         ]
-        if settings.telemetry.metrics:
-            beside.append(asyncio.create_task(services.figures.serve(), name="figures"))
         try:
             with on_stop_signal(services.hub.drain):
                 yield

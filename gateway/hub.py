@@ -55,7 +55,8 @@ class Hub:
         self._settings = settings
         self._recheck_s = auth.recheck_s
         self._recheck = recheck
-        self._max_per_tenant = max_per_tenant
+        self.max_per_tenant = max_per_tenant
+        """May be replaced while it works."""
         self._channels = Channels(connections, self)
         self._feeds: dict[ThreadId, Feed] = {}
         self._slices: list[set[Subscription]] = [set() for _ in range(SLICES)]
@@ -105,8 +106,8 @@ class Hub:
         """A place in the thread's stream; `leave` gives it back. Raises: LimitExceeded, Unavailable."""
         if self.is_draining:
             raise Unavailable("this gateway is stopping; connect again", retry_after_s=1)
-        if 0 < self._max_per_tenant <= self._per_tenant[caller.tenant]:
-            raise LimitExceeded(f"{self._max_per_tenant} streams are open already", retry_after_s=5)
+        if 0 < self.max_per_tenant <= self._per_tenant[caller.tenant]:
+            raise LimitExceeded(f"{self.max_per_tenant} streams are open already", retry_after_s=5)
         feed = self._feeds.get(thread_id)
         if feed is None:
             feed = self._feeds[thread_id] = Feed(thread_id, self._connections, self._threads, caller)

@@ -20,12 +20,13 @@ _log = logging.getLogger(__name__)
 Kind = Literal["requests", "executes"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RateLimit:
     """Limits of all callers. One caller is one credential's user in its tenant."""
 
     buckets: Buckets
     settings: LimitSettings
+    """May be replaced while it works."""
 
     async def spend(self, caller: Caller, kind: Kind, state: dict[str, Any]) -> None:
         """Counts one request; `state["headers"]` gets what the response is to say.

@@ -9,6 +9,7 @@ from gateway.auth import Authenticator
 from gateway.figures import GatewayFigures
 from gateway.hub import Hub
 from gateway.keyring import KeyRing
+from gateway.presence import Presence
 from gateway.ratelimit import RateLimit
 from modem.app import make_app
 from modem.buckets import Buckets
@@ -25,7 +26,10 @@ from modem.threads import Threads
 from modem.tickets import Tickets
 from modem.webhooks import Webhooks
 from workflow.core.config import Settings
+from workflow.core.config_load import Loaded
+from workflow.core.config_reload import Follower
 from workflow.core.ids import ThreadId
+from workflow.core.log import set_level
 from workflow.core.records import Caller
 from workflow.core.tracing import Tracing, open_tracing
 
@@ -55,8 +59,12 @@ class Services:
     figures: GatewayFigures
     tracing: Tracing | None
 
+    scheduler: Scheduler
+    config: Follower
+    presence: Presence
+
     @classmethod
-    def open(cls, settings: Settings) -> "Services":
+    def open(cls, settings: Settings, loaded: Loaded | None = None) -> "Services":
         """Connects lazily: nothing is sent before the first request. Raises: ConfigError."""
         most = min(settings.redis.max_connections, COMMAND_CONNECTIONS)
         connections = Connections.open(settings.redis.model_copy(update={"max_connections": most}))
@@ -82,6 +90,8 @@ class Services:
             max_per_tenant=settings.limits.max_streams_per_tenant,
         )
         requests: Counter[tuple[str, int]] = Counter()
+        figures = GatewayFigures(connections, meter, hub, requests)
+        config = Follower(loaded or Loaded(settings, {}))
         return cls(
             settings=settings,
             connections=connections,
@@ -97,9 +107,21 @@ class Services:
             reaper=Reaper(connections, scheduler, runs, threads, settings.runs),
             expiry=Expiry(connections, threads, keep_days=settings.runs.keep_days),
             requests=requests,
-            figures=GatewayFigures(connections, meter, hub, requests),
+            figures=figures,
             tracing=open_tracing(settings.telemetry, component="gateway", env=settings.env),
+            scheduler=scheduler,
+            config=config,
+            presence=Presence(connections, figures, config),
         )
+
+    async def follow_config(self) -> None:
+        """Takes over what changes in config.toml while this process runs; never returns."""
+        async for change in self.config.changes():
+            settings = change.loaded.settings
+            self.scheduler.limits = self.threads.limits = self.limits.settings = settings.limits
+            self.hub.max_per_tenant = settings.limits.max_streams_per_tenant
+            set_level(settings.log.level)
+            change.report()
 
     async def close(self) -> None:
         """Ends streams and closes connections."""

@@ -24,6 +24,10 @@ SIGNALS = "dialtone:signals"
 """Pub/sub channel to all workers: `cancel|<run>`, `news|<run>`."""
 WORKERS = "dialtone:workers"
 """ZSET worker → last seen (ms); the details are in `worker_record`."""
+GATEWAYS = "dialtone:gateways"
+"""ZSET gateway process → last seen (ms)."""
+RELOAD = "dialtone:reload"
+"""STRING: number of the newest reload of the configuration that was asked for."""
 HOOKS_DUE = "{webhooks}:due"
 """ZSET notice → when it is delivered next (ms)."""
 HOOKS_DEAD = "{webhooks}:dead"
@@ -32,6 +36,12 @@ FIGURES_TOTALS = "{figures}:totals"
 """HASH: counter field → total since the installation began."""
 FIGURES_PROCESSES = "{figures}:processes"
 """HASH: process → its newest report."""
+SCHED_BLOCKED = "{sched}:blocked"
+"""HASH tenant → who blocked it, when and why (JSON); it starts no runs."""
+FIGURES_MINUTE = "{figures}:minute:"
+"""+ minute since 1970: HASH of the charted counter fields in that minute, and `=<gauge>` as sampled once."""
+FIGURES_COSTS = "{figures}:costs:"
+"""+ day since 1970: HASH tenant, model and unit → amount."""
 EXPIRY_LOCK = "dialtone:expiry"
 """STRING: some process has looked for old threads within the hour."""
 ALL_TENANT_THREADS = "tenant:{*}:threads"
@@ -111,8 +121,13 @@ def tenant_threads(tenant: TenantId) -> str:
 
 
 def worker_record(worker: str) -> str:
-    """STRING: what a worker says of itself; expires by itself."""
+    """STRING: what a worker or gateway process says of itself; expires by itself."""
     return f"dialtone:worker:{worker}"
+
+
+def drain(worker: str) -> str:
+    """STRING: who wants this worker to take no more runs, and whether its runs are to go on elsewhere."""
+    return f"dialtone:drain:{worker}"
 
 
 def file_reply(request_id: str) -> str:

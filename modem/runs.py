@@ -63,13 +63,18 @@ class Runs:
         await self._sched.push(run_id, tenant)
         await self._send(run_id)
 
-    async def claim(self, run_id: RunId, *, worker: str, lease_s: float) -> Claim | None:
-        """Takes the run; None when it is not to be run now (held, ended, not its turn). Raises: Unavailable."""
+    async def claim(
+        self, run_id: RunId, *, worker: str, lease_s: float, config_hash: str = "", sandbox: str = ""
+    ) -> Claim | None:
+        """Takes the run; None when it is not to be run now (held, ended, not its turn). Raises: Unavailable.
+
+        config_hash, sandbox: what it goes on with here, for its record.
+        """
         thread_id = thread_of(run_id)
         async with translated():
             answer = await self._scripts.claim(
                 keys=[keys.metadata(thread_id)],
-                args=[keys.thread(thread_id), run_id, worker, int(lease_s * 1000)],
+                args=[keys.thread(thread_id), run_id, worker, int(lease_s * 1000), config_hash, sandbox],
             )
         outcome = answer[0].decode()
         if outcome == "ok":

@@ -21,7 +21,8 @@ class Scheduler:
     def __init__(self, connections: Connections, *, limits: LimitSettings, runs: RunSettings) -> None:
         self._redis = connections.commands
         self._scripts = connections.scripts
-        self._limits = limits
+        self.limits = limits
+        """May be replaced while it works."""
         self._stale_ms = int(runs.stale_queued_s * 1000)
 
     async def admit(self, run_id: RunId, tenant: TenantId) -> None:
@@ -29,10 +30,10 @@ class Scheduler:
         async with translated():
             admitted, open_runs = await self._scripts.sched_admit(
                 keys=[keys.SCHED_ACTIVE, keys.SCHED_OPEN + tenant],
-                args=[run_id, self._limits.max_queued_per_tenant, self._stale_ms],
+                args=[run_id, self.limits.max_queued_per_tenant, self._stale_ms],
             )
         if not admitted:
-            limit = self._limits.max_queued_per_tenant
+            limit = self.limits.max_queued_per_tenant
             raise LimitExceeded(
                 f"{open_runs} runs have not ended and {limit} is the limit; wait for some to end",
                 retry_after_s=5,
@@ -69,7 +70,7 @@ class Scheduler:
                 args=[
                     keys.SCHED_QUEUE,
                     keys.SCHED_FLIGHT,
-                    self._limits.max_running_per_tenant,
+                    self.limits.max_running_per_tenant,
                     CLAIM_WITHIN_MS,
                     SUSPECT_MS,
                 ],

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from workflow.core import config_keys
 from workflow.core.config_keys import Key, dotted
 from workflow.core.config_load import Loaded, config_hash, load, masked
-from workflow.core.config_reload import is_live
+from workflow.core.config_reload import effect
 from workflow.core.errors import ConfigError
 
 EX_CONFIG = 78  # sysexits.h
@@ -98,7 +98,8 @@ def _explain(loaded: Loaded, path: config_keys.Path) -> list[str]:
     lines.append(f"  variable  {config_keys.variable(path)}{_form(key)}")
     if key.is_secret:
         lines.append("  secret    only from the environment or secrets.toml (chmod 600), never from config.toml")
-    lines.append(f"  a change  {'takes effect for the next run' if is_live(path) else 'needs a restart'}")
+    when = effect(path)
+    lines.append(f"  a change  {f'takes effect {when}' if when else 'needs a restart'}")
     return lines
 
 

@@ -30,8 +30,11 @@ Every key stands in [`config.toml`](../config.toml) with its default. Weakest fi
   (elsewhere: `DIALTONE_SECRETS_FILE`), which nobody but its owner may read (`chmod 600`). Its table `[environment]`
   holds further variables for the workers, such as `ANTHROPIC_API_KEY`.
 - Another configuration file is named by `DIALTONE_CONFIG`. A relative `data_dir` begins at the file's folder.
-- Keys marked ⟳ take effect for the next run when `config.toml` is saved; the others need a restart.
-- Every run records the hash of the configuration it ran with (`config_hash`).
+- Keys marked ⟳ take effect when `config.toml` is saved: `[agent]` and `[llm]` from the next run on, `[limits]` and
+  `log.level` at once. The others need a restart; the log and the operator's desk name those that wait for one. A file
+  that does not hold changes nothing. `dialtone desk reload` reads it again in every process and says what came of it.
+- A run keeps the configuration that it began with on its worker. Its record, `run.started` and `run.resumed` hold the
+  hash (`config_hash`), the same that `./run.sh config print` ends with.
 
 `DIALTONE_URL` and `DIALTONE_KEY` are no settings: they tell the terminal client its gateway and its API key.
 """

@@ -1,5 +1,5 @@
 -- A worker takes a run. `failures` counts claims since the last finished step: workers that died on it, and this one.
--- ARGV: prefix, run id, worker, lease ms.
+-- ARGV: prefix, run id, worker, lease ms, hash of the configuration it goes on with, sandbox.
 -- Returns {'gone'} {'done'} {'not_turn'} {'parked'} {'held'} {'cancel'}
 --         {'ok', fence, attempt, next_seq, reason, now, '1' when set apart}; reason is 'fresh' or why it is resumed.
 local prefix, rid = ARGV[1], ARGV[2]
@@ -20,7 +20,7 @@ local fence = redis.call('HINCRBY', run, 'fence', 1)
 local attempt = redis.call('HINCRBY', run, 'attempt', 1)
 redis.call('HINCRBY', run, 'failures', 1)
 redis.call('HSET', run, 'status', 'running', 'owner', ARGV[3], 'lease_until', text(now + tonumber(ARGV[4])),
-  'waiting_for', '')
+  'waiting_for', '', 'config_hash', ARGV[5], 'sandbox', ARGV[6])
 redis.call('HDEL', run, 'resume_reason')
 redis.call('DEL', prefix .. 'previews:' .. rid)
 if not f[6] then redis.call('HSET', run, 'started_at', text(now)) end

@@ -51,7 +51,9 @@ class Carrier:
         self._tracing = tracing
         self._previews = Previewer(connections, every_s=settings.worker.preview_ms / 1000)
         self._controls: dict[RunId, Control] = {}
-        self.draining = False
+        self.drained_by = ""
+        """The operator who wants no more runs here; may be changed while it works."""
+        self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -60,16 +62,25 @@ class Carrier:
         """How many runs this process holds."""
         return len(self._controls)
 
+    @property
+    def draining(self) -> bool:
+        """True while it takes no more runs."""
+        return self._stopping or bool(self.drained_by)
+
     def on_signal(self, kind: str, run_id: RunId) -> None:
         control = self._controls.get(run_id)
-        if control is not None and kind == "cancel":
-            control.stop("cancel")
+        if control is not None and kind in {"cancel", "release"}:
+            control.stop("cancel" if kind == "cancel" else "release")
 
-    async def drain(self) -> None:
-        """Takes no more runs and gives back those it has; they go on elsewhere at once."""
-        self.draining = True
+    def hand_over(self) -> None:
+        """Gives back all runs it has; they go on elsewhere at once."""
         for control in self._controls.values():
             control.stop("release")
+
+    async def drain(self) -> None:
+        """Takes no more runs and gives back those it has, for good."""
+        self._stopping = True
+        self.hand_over()
         try:
             async with asyncio.timeout(self._settings.worker.soft_shutdown_s):
                 await self._idle.wait()
@@ -91,13 +102,20 @@ class Carrier:
             run_id = await self._sched.next()
             if run_id is None:
                 return
-            claim = await self._runs.claim(run_id, worker=self._worker, lease_s=self._settings.runs.lease_s)
+            shop = self._shop.pinned()
+            claim = await self._runs.claim(
+                run_id,
+                worker=self._worker,
+                lease_s=self._settings.runs.lease_s,
+                config_hash=shop.config_hash,
+                sandbox=shop.report.label,
+            )
             if claim is not None:
                 with bind(thread_id=claim.record.thread_id, run_id=run_id):
-                    await self._carry(claim)
+                    await self._carry(claim, shop)
                 return
 
-    async def _carry(self, claim: Claim) -> None:
+    async def _carry(self, claim: Claim, shop: Workshop) -> None:
         """One attempt at one run, from claim to hand-over."""
         run_id, started = claim.record.run_id, time.monotonic()
         control = Control()
@@ -136,7 +154,7 @@ class Carrier:
                 journal=journal,
                 purse=RunPurse(
                     self._connections,
-                    self._settings.agent,
+                    shop.settings.agent,
                     run_id,
                     claim.record.tenant,
                     now_ms=claim.now_ms,
@@ -144,18 +162,20 @@ class Carrier:
                 cancel_reason=partial(self._cancel_reason, run_id),
                 now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
             )
-            await self._attempt(attempt, claim, journal, control)
+            await self._attempt(attempt, claim, shop=shop, journal=journal, control=control)
         finally:
             self._heartbeat.drop(lease)
             del self._controls[run_id]
             if not self._controls:
                 self._idle.set()
 
-    async def _attempt(self, attempt: Attempt, claim: Claim, journal: RunJournal, control: Control) -> None:
+    async def _attempt(
+        self, attempt: Attempt, claim: Claim, *, shop: Workshop, journal: RunJournal, control: Control
+    ) -> None:
         record = claim.record
         try:
             with continued(self._tracing, record.trace):
-                parked = await execute(attempt, self._shop, control)
+                parked = await execute(attempt, shop, control)
         except (LeaseLost, Unavailable) as error:
             log.warning("run given up: %s", error)
             await self._kill_sandbox(record.run_id)

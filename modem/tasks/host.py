@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -29,9 +30,12 @@ from modem.signals import listen
 from modem.tasks.carrier import Carrier
 from modem.tasks.workspace import answer_file_request
 from modem.threads import Threads
+from workflow.core.config import Settings
 from workflow.core.config_load import Loaded, config_hash
+from workflow.core.config_reload import Follower
 from workflow.core.errors import Unavailable
-from workflow.core.records import WorkerRecord
+from workflow.core.log import set_level
+from workflow.core.records import ConfigState, WorkerRecord
 from workflow.core.tracing import open_tracing
 from workflow.runner.build import Workshop, open_workshop
 from workflow.runner.reload import follow_config
@@ -42,13 +46,16 @@ log = logging.getLogger(__name__)
 class Host:
     """What a worker process opens, and what runs in it beside the runs."""
 
-    def __init__(self, loaded: Loaded, celery: Celery) -> None:
+    def __init__(self, loaded: Loaded, celery: Celery, *, consume: Callable[[bool], None]) -> None:
+        """consume: begins or ends taking hints from the broker."""
         self._loaded = loaded
         self._settings = loaded.settings
         self._celery = celery
+        self._consume = consume
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
         self._lag = LoopLag(alarm_ms=self._settings.worker.loop_lag_alarm_ms)
         self._meter = Meter()
+        self._follower = Follower(loaded)
         self._stack = AsyncExitStack()
         self._started_ms = int(time.time() * 1000)
 
@@ -60,7 +67,7 @@ class Host:
         await self._connections.check()
         reporter = Reporter(self._connections, self._meter, process=self.name, component="worker", gauges=self._gauges)
         hints = Hints(self._celery)
-        scheduler = Scheduler(self._connections, limits=settings.limits, runs=settings.runs)
+        scheduler = self._scheduler = Scheduler(self._connections, limits=settings.limits, runs=settings.runs)
         runs = Runs(self._connections, scheduler, hints.send, meter=self._meter)
         threads = Threads(self._connections, settings, runs, scheduler)
         reaper = Reaper(self._connections, scheduler, runs, threads, settings.runs)
@@ -92,19 +99,24 @@ class Host:
             "signals": lambda: listen(self._connections, self.carrier.on_signal),
             "files": files.serve,
             "announce": self._announce,
+            "figures": reporter.serve,
             "lag": self._lag.serve,
             "sweep": self._sweep,
             "models": self._warm_up,
-            "config": lambda: follow_config(self._shop, self._loaded, on_models=self._describe),
+            "config": lambda: follow_config(
+                self._shop, self._follower, on_models=self._describe, on_settings=self._take_settings
+            ),
         }
         if settings.webhooks.enabled and settings.webhooks.secret is not None:
             services["webhooks"] = Deliveries(runs.webhooks, settings.webhooks, meter=self._meter).serve
-        if settings.telemetry.metrics:
-            services["figures"] = reporter.serve
-            self._stack.push_async_callback(reporter.leave)
+        self._stack.push_async_callback(reporter.leave)
         for name, serve in services.items():
             self._beside(name, serve)
         log.info("worker %s: model %s, sandbox %s", self.name, self._model, self._shop.report.tier)
+
+    def _take_settings(self, settings: Settings) -> None:
+        self._scheduler.limits = settings.limits
+        set_level(settings.log.level)
 
     async def _describe(self) -> None:
         self._model = await asyncio.to_thread(self._shop.models.describe)  # it may look for a local Ollama
@@ -132,7 +144,7 @@ class Host:
         """Gives all runs back, then closes everything."""
         await self.carrier.drain()
         with suppress(Unavailable):  # the record of a worker expires by itself
-            await workers.leave(self._connections, self.name)
+            await workers.leave(self._connections, await asyncio.to_thread(self._record))
         await self._stack.aclose()
 
     def _gauges(self) -> dict[str, float]:
@@ -146,25 +158,50 @@ class Host:
 
     async def _announce(self) -> None:
         while True:
-            record = WorkerRecord(
-                worker=self.name,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                version=version("dialtone"),
-                model=self._model,
-                sandbox=f"{self._shop.report.provider}/{self._shop.report.tier}",
-                sandbox_gaps=self._shop.report.gaps,
-                concurrency=self._settings.worker.concurrency,
-                running=self.carrier.running,
-                draining=self.carrier.draining,
-                loop_lag_ms=round(self._lag.worst_ms, 1),
-                started_at=self._started_ms,
-            )
             try:
-                await workers.announce(self._connections, record)
+                self._obey(await workers.announce(self._connections, await asyncio.to_thread(self._record)))
             except Unavailable:
                 log.warning("announce: Redis is away")
             await asyncio.sleep(1)
+
+    def _record(self) -> WorkerRecord:
+        """What this process says of itself. Blocking: a network disk may take its time."""
+        disk = shutil.disk_usage(self._settings.data_dir)
+        return WorkerRecord(
+            worker=self.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=version("dialtone"),
+            model=self._model,
+            sandbox=self._shop.report.label,
+            sandbox_gaps=self._shop.report.gaps,
+            concurrency=self._settings.worker.concurrency,
+            running=self.carrier.running,
+            draining=self.carrier.draining,
+            drained_by=self.carrier.drained_by,
+            loop_lag_ms=round(self._lag.worst_ms, 1),
+            memory_bytes=int(memory_bytes()),
+            sandboxes=self._shop.sandboxes.live,
+            disk_free_bytes=disk.free,
+            disk_bytes=disk.total,
+            started_at=self._started_ms,
+            config=ConfigState(
+                hash=self._shop.config_hash,
+                need_restart=self._follower.need_restart,
+                problem=self._follower.problem,
+                answered=self._follower.answered,
+            ),
+        )
+
+    def _obey(self, wishes: workers.Wishes) -> None:
+        """Does what operators want of this process."""
+        self._follower.ask(wishes.reload)
+        if wishes.drained_by != self.carrier.drained_by:
+            self.carrier.drained_by = wishes.drained_by
+            self._consume(not wishes.drained_by)
+            log.warning("drained by %s" if wishes.drained_by else "takes runs again%s", wishes.drained_by)
+        if wishes.drained_by and wishes.hand_over:
+            self.carrier.hand_over()
 
     async def _sweep(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -23,6 +24,22 @@ def execute_run(task: Any, run_id: str) -> None:
     await_(task.app.host.carrier.work())
 
 
+def _consume(worker: Any, is_wanted: bool) -> None:
+    """Begins or ends taking hints, on the thread that speaks to the broker."""
+    consumer, queue = worker.consumer, worker.app.conf.task_default_queue
+
+    def switch() -> None:
+        queues = worker.app.amqp.queues
+        if consumer.task_consumer is None:  # away from the broker: what is selected counts when it is back
+            queues.select_add(queues[queue]) if is_wanted else queues.deselect(queue)
+        elif is_wanted:
+            consumer.add_task_queue(queue)
+        else:
+            consumer.cancel_task_queue(queue)
+
+    consumer.call_soon(switch)
+
+
 class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
     """Opens the host on the pool's loop before the first message is taken, and closes it before the pool stops."""
 
@@ -32,7 +49,7 @@ class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self._loop = worker.pool.loop
 
         async def open_host() -> Host:
-            host = Host(load(), worker.app)
+            host = Host(load(), worker.app, consume=partial(_consume, worker))
             await host.open()
             return host
 

@@ -52,7 +52,8 @@ def test_check_says_in_order_or_what_is_wrong(file: Path, capsys: pytest.Capture
     ("key", "parts"),
     [
         ("gateway.port", ["port to listen on", ">= 1, <= 65_535", "8080", "9000", "config.toml:2", "needs a restart"]),
-        ("agent.max_turns", ["takes effect for the next run", "DIALTONE_AGENT__MAX_TURNS"]),
+        ("agent.max_turns", ["takes effect from the next run on", "DIALTONE_AGENT__MAX_TURNS"]),
+        ("limits.max_running_per_tenant", ["takes effect at once"]),
         ("runs.busy_policy", ['"enqueue" | "reject"']),
         ("auth.jwt_secret", ["never from config.toml", "********"]),
         ("llm.models.fast.vision", ["DIALTONE_LLM__MODELS__FAST__VISION"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from workflow.core.config_load import config_hash, load
+from workflow.core.config_reload import Follower
 from workflow.runner.build import open_workshop
 from workflow.runner.reload import follow_config
 
@@ -31,7 +32,7 @@ async def test_the_next_run_has_the_new_budget_and_model_and_the_port_needs_a_re
         async def on_models() -> None:
             replaced.set()
 
-        following = asyncio.create_task(follow_config(shop, loaded, on_models=on_models, environ={}))
+        following = asyncio.create_task(follow_config(shop, Follower(loaded), on_models=on_models, environ={}))
         with caplog.at_level(logging.INFO):
             save(path, '[llm]\ndefault = "scripted"\nmax_retries = 1\n[agent]\nmax_turns = 3\n[gateway]\nport = 9\n')
             async with asyncio.timeout(10):

@@ -8,14 +8,19 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from workflow.core.config import Section, Settings
-from workflow.core.config_keys import Path, dotted
+from workflow.core.config_keys import Path, dotted, parse
 from workflow.core.config_load import Loaded, load
 from workflow.core.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LIVE: frozenset[Path] = frozenset({("agent",), ("llm",)})
-"""What workers read again for every run; everything else is fixed at the start."""
+LIVE: dict[Path, str] = {
+    ("agent",): "from the next run on",
+    ("llm",): "from the next run on",
+    ("limits",): "at once",
+    ("log", "level"): "at once",
+}
+"""What processes read again while they run, and from when on it counts; everything else is fixed at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,23 @@ class Change:
     live: tuple[str, ...]
     need_restart: tuple[str, ...]
 
+    def report(self) -> None:
+        """Says in the log what changed, and from when on it counts."""
+        for when in dict.fromkeys(LIVE.values()):
+            if names := [name for name in self.live if effect(parse(name)) == when]:
+                log.info("config.toml changed, %s: %s", when, ", ".join(names))
+        if self.need_restart:
+            log.warning("config.toml changed, but these need a restart: %s", ", ".join(self.need_restart))
+
+
+def effect(path: Path) -> str:
+    """From when on a change of the key at `path` counts; empty when that needs a restart."""
+    return next((words for live, words in LIVE.items() if path[: len(live)] == live), "")
+
 
 def is_live(path: Path) -> bool:
     """Whether a change of the key at `path` takes effect without a restart."""
-    return any(path[: len(live)] == live for live in LIVE)
+    return bool(effect(path))
 
 
 def compare(old: Loaded, new: Loaded) -> Change:
@@ -47,34 +65,71 @@ def compare(old: Loaded, new: Loaded) -> Change:
     )
 
 
-async def changes(loaded: Loaded, *, every_s: float = 1.0) -> AsyncGenerator[Change, None]:
-    """Every change of the file that `loaded` came from, for ever; a file that does not hold is logged and ignored.
+class Follower:
+    """Follows the config.toml of one process for as long as it runs.
 
     Asks for the file's state instead of watching it: that sees a file replaced by an editor or a ConfigMap, or
     changed on a network disk, and what changed between `load` and the first look.
     """
-    seen: tuple[int, ...] = ()
-    while loaded.path is not None:
-        state = await asyncio.to_thread(_state, loaded.path)
-        if state and state != seen:
-            seen = state
-            change = await _reload(loaded)
-            if change is not None and (change.live or change.need_restart):
-                loaded = change.loaded
-                yield change
-        await asyncio.sleep(every_s)
+
+    def __init__(self, loaded: Loaded, *, every_s: float = 1.0) -> None:
+        self.loaded = loaded
+        self.need_restart: tuple[str, ...] = ()
+        """Keys whose value in the file is another than the one in force."""
+        self.problem = ""
+        """What is wrong with the file; the settings in force are the last that held."""
+        self.answered = 0
+        """The newest number given to `ask` that was answered."""
+        self._asked = 0
+        self._every_s = every_s
+        self._wake = asyncio.Event()
+
+    def ask(self, number: int) -> None:
+        """Reads the files again soon, secrets.toml included, even if config.toml looks the same. Numbers only grow."""
+        if number > self._asked:
+            self._asked = number
+            self._wake.set()
+
+    async def changes(self) -> AsyncGenerator[Change, None]:
+        """Every change, for ever; a file that does not hold is logged, remembered in `problem`, and changes nothing."""
+        seen: tuple[int, ...] = ()
+        while True:
+            asked = self._asked
+            state = await asyncio.to_thread(_state, self.loaded.path)
+            if (state and state != seen) or asked > self.answered:
+                seen = state
+                change = await self._read()
+                if change is not None and (change.live or change.need_restart):
+                    self.loaded = change.loaded
+                    yield change
+                self.answered = asked
+            await self._rest()
+
+    async def _read(self) -> Change | None:
+        if self.loaded.path is None:
+            return None
+        try:
+            change = compare(self.loaded, await asyncio.to_thread(load, self.loaded.path))
+        except ConfigError as exc:
+            self.problem = exc.message
+            log.error("config.toml does not hold, so the old settings stay: %s", exc.message)
+            return None
+        self.problem, self.need_restart = "", change.need_restart
+        return change
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(self._every_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
 
 
-async def _reload(loaded: Loaded) -> Change | None:
-    try:
-        return compare(loaded, await asyncio.to_thread(load, loaded.path))
-    except ConfigError as exc:
-        log.error("config.toml does not hold, so the old settings stay: %s", exc.message)
-        return None
-
-
-def _state(path: FilePath) -> tuple[int, ...]:
+def _state(path: FilePath | None) -> tuple[int, ...]:
     """What differs when the file does; empty while it is not there."""
+    if path is None:
+        return ()
     try:
         found = path.stat()
     except OSError:

@@ -119,7 +119,7 @@ class RunStarted(EventBase):
     worker: str
     model: str
     sandbox: str = Field(description="provider and tier, e.g. `local/T1`")
-    config_hash: str = ""
+    config_hash: str = Field("", description="of the configuration that the run is pinned to while this worker has it")
 
 
 class RunResumed(EventBase):
@@ -129,6 +129,7 @@ class RunResumed(EventBase):
     attempt: int
     reason: Literal["worker_lost", "released", "answered", "redis_lost"]
     worker: str
+    config_hash: str = Field("", description="of the configuration that it goes on with")
 
 
 class RunFinished(EventBase):

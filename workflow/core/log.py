@@ -62,11 +62,16 @@ def configure(
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(settings.level)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.NOTSET if settings.level == "DEBUG" else logging.WARNING)
+    set_level(settings.level)
     logging.captureWarnings(True)
     return handler
+
+
+def set_level(level: str) -> None:
+    """From now on, records of `level` and above are written."""
+    logging.getLogger().setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "DEBUG" else logging.WARNING)
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -89,8 +89,31 @@ class RunRecord(Record):
     turn: int = 0
     usage: Usage = Usage()
     sandbox: str = ""
-    config_hash: str = ""
+    config_hash: str = Field("", description="of the configuration that it runs with, `./run.sh config print`")
     trace: str = Field("", description="W3C traceparent of the request that made it; empty without tracing")
+
+
+class ConfigState(Record):
+    """Which configuration a process works with."""
+
+    hash: str = ""
+    need_restart: tuple[str, ...] = Field((), description="keys whose saved value takes effect after a restart only")
+    problem: str = Field("", description="why the saved config.toml was not taken; the last one that held is in force")
+    answered: int = Field(0, description="number of the newest reload that it has answered")
+
+
+class GatewayRecord(Record):
+    """What a gateway process says of itself every second; gone when it stays silent for 10 s."""
+
+    gateway: str
+    host: str
+    pid: int
+    version: str
+    streams: int = 0
+    loop_lag_ms: float = 0.0
+    memory_bytes: int = 0
+    started_at: int = 0
+    config: ConfigState = ConfigState()
 
 
 class WorkerRecord(Record):
@@ -105,6 +128,12 @@ class WorkerRecord(Record):
     sandbox_gaps: tuple[str, ...] = ()
     concurrency: int
     running: int
-    draining: bool = False
+    draining: bool = Field(False, description="it takes no more runs: it is stopping, or an operator drains it")
+    drained_by: str = Field("", description="the operator who drains it; empty when it stops by itself")
     loop_lag_ms: float = 0.0
+    memory_bytes: int = 0
+    sandboxes: int = Field(0, description="live sandboxes")
+    disk_free_bytes: int = Field(0, description="of the file system that holds its workspaces")
+    disk_bytes: int = 0
     started_at: int = 0
+    config: ConfigState = ConfigState()

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Workshop:
     config_hash: str
     locks: FileLocks = field(default_factory=FileLocks)
     services: dict[str, Any] = field(default_factory=dict)
+
+    def pinned(self) -> "Workshop":
+        """The workshop as it is now, for one run: a later change of the configuration does not reach it."""
+        return replace(self)
 
 
 @asynccontextmanager

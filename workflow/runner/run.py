@@ -175,6 +175,7 @@ def _opening(attempt: Attempt, shop: Workshop, sandbox: Sandbox, model: str) -> 
                 "attempt": attempt.number,
                 "reason": attempt.reason if attempt.reason != "fresh" else "redis_lost",
                 "worker": attempt.worker,
+                "config_hash": shop.config_hash,
             }
         )
         return [resumed]

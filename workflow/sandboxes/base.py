@@ -196,6 +196,11 @@ class TierReport:
     advice: tuple[str, ...] = field(default=())
     """What to install or change for a better tier."""
 
+    @property
+    def label(self) -> str:
+        """E.g. `local/T1`."""
+        return f"{self.provider}/{self.tier}"
+
 
 class SandboxProvider(Protocol):
     """Makes sandboxes; one per worker process."""

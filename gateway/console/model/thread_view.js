@@ -120,6 +120,12 @@ export class ThreadView {
         return this._queued(event, run);
       case "run.started":
         return this._started(event, run);
+      case "run.resumed":
+        if (run) {
+          const { worker, attempt, config_hash: configHash = "" } = event;
+          Object.assign(run, { worker, attempt, configHash: configHash || run.configHash });
+        }
+        return this._note(event);
       case "message":
         return this._message(event, run);
       case "tool.call":

@@ -64,6 +64,7 @@ function Figures({ run, sandbox }) {
       "Worker",
       html`${run.worker || "–"}${run.attempt > 1 && html` <span class="quiet">attempt ${run.attempt}</span>`}`,
     ],
+    ["Configuration", run.configHash ? html`<code>${run.configHash}</code>` : "–"],
     ["Run", html`<code>${run.runId}</code>`],
   ];
   return html`<section><h2>Run</h2>
