@@ -17,6 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import errors
 from gateway.middleware import Bodies, Edge
 from gateway.routes import (
+    desk,
+    desk_actions,
     events,
     files,
     health,
@@ -81,6 +83,8 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
     app.state.services = services
     errors.install(app)
     for module in (health, metrics, session, threads, runs, questions, events, files, stream, webhooks, legacy, ws):
+        app.include_router(module.router)
+    for module in (desk, desk_actions):
         app.include_router(module.router)
     app.add_api_route("/api/{rest:path}", _nothing_here, include_in_schema=False)
     if (_CONSOLE / "index.html").is_file():

@@ -51,9 +51,15 @@ async def executor(request: Request, held: ServicesDep) -> Caller:
     return await authorize(request, held, scope="write", kind="executes")
 
 
+async def operator(request: Request, held: ServicesDep) -> Caller:
+    """A caller who looks after the whole installation."""
+    return await authorize(request, held, scope="operator")
+
+
 Reader = Annotated[Caller, Depends(reader)]
 Writer = Annotated[Caller, Depends(writer)]
 Executor = Annotated[Caller, Depends(executor)]
+Operator = Annotated[Caller, Depends(operator)]
 
 
 def as_thread_id(text: str) -> ThreadId:
@@ -69,6 +75,13 @@ def _thread_path(thread_id: Annotated[str, Path(description="id of the thread")]
 
 ThreadPath = Annotated[ThreadId, Depends(_thread_path)]
 RunPath = Annotated[str, Path(description="id of the run, `<thread_id>.<suffix>`")]
+
+
+def as_run_id(text: str) -> RunId:
+    """`text` as a run id. Raises: NotFound if it is none."""
+    if RUN_ID.fullmatch(text) is None:
+        raise NotFound(f"no run {text}")
+    return RunId(text)
 
 
 def run_of(thread_id: ThreadId, run_id: str) -> RunId:

@@ -13,6 +13,7 @@ from gateway.presence import Presence
 from gateway.ratelimit import RateLimit
 from modem.app import make_app
 from modem.buckets import Buckets
+from modem.desk import Desk
 from modem.expiry import Expiry
 from modem.files import Files
 from modem.meter import Meter
@@ -62,6 +63,7 @@ class Services:
     scheduler: Scheduler
     config: Follower
     presence: Presence
+    desk: Desk
 
     @classmethod
     def open(cls, settings: Settings, loaded: Loaded | None = None) -> "Services":
@@ -112,6 +114,7 @@ class Services:
             scheduler=scheduler,
             config=config,
             presence=Presence(connections, figures, config),
+            desk=Desk(connections, scheduler, runs),
         )
 
     async def follow_config(self) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from celery import Celery
 
+from modem import keys
 from modem.pool import broker_url
 from workflow.core.config import Settings
 from workflow.core.config_load import load
@@ -36,7 +37,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_acks_late": False,
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_default_queue": "dialtone:hints",
+        "task_default_queue": keys.HINTS,
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": False,
         "worker_pool": POOL,

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modem import keys
-from modem.meter import Field, Meter
+from modem.history import KEEP_DAY_S, KEEP_MINUTE_S, MINUTE_MS
+from modem.meter import CHARTED, TENANT_COSTS, Field, Meter
 from modem.pool import Connections, translated
 from workflow.core.errors import Unavailable
 
@@ -74,15 +75,18 @@ class Reporter:
             if self._doubtful is None:
                 self._doubtful = self._meter.take()
                 self._number += 1
-            counts = [part for name, amount in self._doubtful.items() for part in (name, repr(amount))]
+            counts = [part for field, amount in self._doubtful.items() for part in (*_placed(field), repr(amount))]
+            kept = [keys.FIGURES_MINUTE, KEEP_MINUTE_S, keys.FIGURES_COSTS, KEEP_DAY_S]
             asked = time.time()
             async with translated():
-                now_ms = await self._connections.scripts.figures(
+                now_ms, is_first = await self._connections.scripts.figures(
                     keys=[keys.FIGURES_TOTALS, keys.FIGURES_PROCESSES],
-                    args=[self._process, self._number, self._component, gauges, *counts],
+                    args=[self._process, self._number, self._component, gauges, *kept, *counts],
                 )
             self._doubtful = None
             self.skew_ms = int(now_ms) - (asked + time.time()) / 2 * 1000
+        if is_first:
+            await sample(self._connections, minute=int(now_ms) // MINUTE_MS)
 
     async def serve(self) -> None:
         """Reports every second until cancelled."""
@@ -135,6 +139,28 @@ async def look(connections: Connections) -> Snapshot:
             "dialtone_redis_memory_limit_bytes": memory.get("maxmemory", 0),
         },
     )
+
+
+async def sample(connections: Connections, *, minute: int) -> None:
+    """Keeps how the installation stands in this minute; one process is told to. Raises: Unavailable."""
+    seen = await look(connections)
+    summed = {
+        name: sum(process.gauges.get(f"dialtone_{name}", 0.0) for process in seen.processes)
+        for name in ("runs_running", "runs_capacity", "streams", "sandboxes")
+    }
+    shared = {name: seen.shared[f"dialtone_{name}"] for name in ("runs_ready", "runs_open", "redis_memory_bytes")}
+    async with translated():
+        await connections.commands.hset(
+            f"{keys.FIGURES_MINUTE}{minute}", mapping={f"={name}": value for name, value in (summed | shared).items()}
+        )
+
+
+def _placed(field: Field) -> tuple[str, Field]:
+    """Where a count is kept, and under which name: see `figures.lua`."""
+    name, _, rest = field.partition("|")
+    if name == TENANT_COSTS.name:
+        return "c", rest.rstrip("|")
+    return "m" if name in CHARTED else "t", field
 
 
 def _processes(reports: dict[bytes, bytes], now_ms: int) -> tuple[list[ProcessFigures], list[bytes]]:

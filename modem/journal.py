@@ -136,8 +136,10 @@ class RunJournal:
         still_ours: Callable[[], bool],
         on_step: Callable[[], Awaitable[None]] | None = None,
         meter: Meter | None = None,
+        tenant: str = "",
     ) -> None:
-        """last: the newest event this run knows of. on_step: called once, after the first finished step."""
+        """last: the newest event this run knows of. on_step: called once, after the first finished step.
+        tenant: who pays for its model calls."""
         self.run_id = run_id
         self.thread_id: ThreadId = thread_of(run_id)
         self.fence = fence
@@ -151,6 +153,7 @@ class RunJournal:
         self._still_ours = still_ours
         self._on_step = on_step
         self._meter = meter or Meter()
+        self._tenant = tenant
         self._stepped = time.monotonic()
         """When the run did its last step, or began."""
         self._usage = Usage()
@@ -192,7 +195,7 @@ class RunJournal:
             await on_step()
         epoch, first = int(answer[1]), int(answer[2])
         self._run_seq += len(events)
-        self._meter.saw(events, pause_s=pause_s)
+        self._meter.saw(events, pause_s=pause_s, tenant=self._tenant)
         if not all(isinstance(event, Notice) for event in events):
             self._stepped = time.monotonic()
         if terminal is not None:

@@ -74,6 +74,14 @@ FIGURES = (
     *(MODEL_SECONDS, TOKENS, COST, NOTICES, TOOL_CALLS, TOOL_SECONDS, QUESTIONS, WEBHOOKS),
 )
 
+TENANT_COSTS = Figure("tenant_costs", "What a tenant's model calls took, by day.", ("tenant", "model", "unit"))
+"""Beside the others: tenants are no closed set, so it is kept by day for the desk and never shown to Prometheus."""
+CHARTED = frozenset(
+    figure.name
+    for figure in (REQUESTS, RUNS_ENDED, RUN_SECONDS, WAIT_SECONDS, TAKEOVERS, MODEL_CALLS, MODEL_SECONDS, TOKENS, COST)
+)
+"""Kept by the minute as well."""
+
 Field = str
 """`<name>|<label value>|…|<part>`; the part is `le=<bound>` or `sum` for histograms, else empty."""
 
@@ -99,8 +107,9 @@ class Meter:
         counts, self._counts = self._counts, {}
         return counts
 
-    def saw(self, events: tuple[EventBase, ...], *, pause_s: float) -> None:
+    def saw(self, events: tuple[EventBase, ...], *, pause_s: float, tenant: str = "") -> None:
         """Counts what a worker committed. pause_s: since the run's last step, which for an answer is the model's time.
+        tenant: who pays; empty: nobody is charged.
 
         The ends of runs are counted by whoever ends them: not all are committed by a worker.
         """
@@ -110,6 +119,8 @@ class Meter:
                     self.add(TURNS)
                 case UsageUpdated():
                     self._usage(event, pause_s)
+                    if tenant:
+                        self._charge(event, tenant)
                 case ToolResulted():
                     tool = UNKNOWN if event.error == "unknown_tool" else event.tool
                     self.add(TOOL_CALLS, tool, "ok" if event.ok else "error")
@@ -138,6 +149,12 @@ class Meter:
         for name, tokens in classes.items():
             self.add(TOKENS, event.model, name, amount=tokens)
         self.add(COST, event.model, amount=call.cost_usd)
+
+    def _charge(self, event: UsageUpdated, tenant: str) -> None:
+        call = event.call
+        tokens = call.input_tokens + call.cache_read_tokens + call.cache_write_tokens + call.output_tokens
+        for unit, amount in (("usd", call.cost_usd), ("tokens", tokens), ("calls", 1)):
+            self.add(TENANT_COSTS, tenant, event.model, unit, amount=amount)
 
     def _count(self, figure: Figure, labels: tuple[str, ...], part: str, amount: float) -> None:
         assert len(labels) == len(figure.labels), figure.name

@@ -1,5 +1,6 @@
 """The run record as one worker or the reaper moves it: claim, release, cancel, reap, and what follows from it."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,13 +12,17 @@ from modem.pool import Connections, translated
 from modem.sched import Scheduler
 from modem.signals import send_signal
 from modem.webhooks import Webhooks
-from workflow.core.errors import NotFound
+from workflow.core.errors import Conflict, NotFound
 from workflow.core.events import EventBase, RunCancelled, RunFailed, Usage, encode
 from workflow.core.ids import RunId, TenantId, thread_of
 from workflow.core.records import RunOptions, RunRecord
 
 FORCE_CANCEL_MS = 2000
 """A worker that has not ended a cancelled run by then is taken for dead."""
+
+LEAVE_MS = 2000
+"""So long a worker has to give a run up that an operator wants elsewhere."""
+LOOK_MS = 50
 
 SendHint = Callable[[RunId], Awaitable[None]]
 
@@ -131,6 +136,48 @@ class Runs:
         elif outcome == "asked":
             await send_signal(self._connections, "cancel", run_id)
             await self._sched.look_again(run_id, at_ms=await self._now_ms() + FORCE_CANCEL_MS)
+
+    async def requeue(self, run_id: RunId) -> None:
+        """Lets a run go on elsewhere, with all its attempts; a worker that does not give it up in time loses it.
+
+        Raises: NotFound, Conflict when it has ended, waits for a person or for its thread, Unavailable.
+        """
+        outcome, detail = await self._requeue(run_id, by_force=False)
+        if outcome == "asked":
+            await send_signal(self._connections, "release", run_id)
+            if await self._left(run_id, fence=detail):
+                return
+            outcome, detail = await self._requeue(run_id, by_force=True)
+        match outcome:
+            case "gone":
+                raise NotFound(f"no run {run_id}")
+            case "ended":
+                raise Conflict(f"run {run_id} has ended ({detail}); execute its task again instead", status=detail)
+            case "person":
+                raise Conflict(f"run {run_id} waits for a person's answer, not for a worker")
+            case "thread":
+                raise Conflict(f"run {run_id} waits for its thread's earlier run; requeue or cancel that one")
+            case "push":
+                await self._sched.again(run_id, TenantId(detail))
+                await self._send(run_id)
+
+    async def _requeue(self, run_id: RunId, *, by_force: bool) -> tuple[str, str]:
+        thread_id = thread_of(run_id)
+        async with translated():
+            answer = await self._scripts.requeue(
+                keys=[keys.metadata(thread_id)], args=[keys.thread(thread_id), run_id, int(by_force)]
+            )
+        return answer[0].decode(), answer[1].decode() if len(answer) > 1 else ""
+
+    async def _left(self, run_id: RunId, *, fence: str) -> bool:
+        """True once the run's worker has given it up or ended it; False when it keeps it for too long."""
+        for _ in range(LEAVE_MS // LOOK_MS):
+            await asyncio.sleep(LOOK_MS / 1000)
+            async with translated():
+                now, status = await self._connections.commands.hmget(keys.run(run_id), "fence", "status")
+            if (now or b"").decode() != fence or status != b"running":
+                return True
+        return False
 
     async def reap(self, run_id: RunId) -> str:
         """Does what the run needs from outside: a new hint, a takeover, an end. Returns the script's word."""

@@ -1,11 +1,12 @@
 """Which run is next: tenants take turns, and none holds more workers than its limit."""
 
+import json
 from typing import cast
 
 from modem import keys
 from modem.pool import Connections, translated
 from workflow.core.config import LimitSettings, RunSettings
-from workflow.core.errors import LimitExceeded
+from workflow.core.errors import LimitExceeded, TenantBlocked
 from workflow.core.ids import RunId, TenantId
 
 CLAIM_WITHIN_MS = 2000
@@ -26,16 +27,25 @@ class Scheduler:
         self._stale_ms = int(runs.stale_queued_s * 1000)
 
     async def admit(self, run_id: RunId, tenant: TenantId) -> None:
-        """Counts a run in before it is recorded. Raises: LimitExceeded at the tenant's limit, Unavailable."""
+        """Counts a run in before it is recorded.
+
+        Raises: LimitExceeded at the tenant's limit, TenantBlocked, Unavailable.
+        """
         async with translated():
-            admitted, open_runs = await self._scripts.sched_admit(
-                keys=[keys.SCHED_ACTIVE, keys.SCHED_OPEN + tenant],
-                args=[run_id, self.limits.max_queued_per_tenant, self._stale_ms],
+            admitted, why = await self._scripts.sched_admit(
+                keys=[keys.SCHED_ACTIVE, keys.SCHED_OPEN + tenant, keys.SCHED_BLOCKED],
+                args=[run_id, self.limits.max_queued_per_tenant, self._stale_ms, tenant],
+            )
+        if admitted == -1:
+            reason = json.loads(why)["reason"]
+            raise TenantBlocked(
+                f"an operator has blocked this tenant: {reason}; runs can be started again when that is lifted",
+                tenant=tenant,
             )
         if not admitted:
             limit = self.limits.max_queued_per_tenant
             raise LimitExceeded(
-                f"{open_runs} runs have not ended and {limit} is the limit; wait for some to end",
+                f"{why} runs have not ended and {limit} is the limit; wait for some to end",
                 retry_after_s=5,
                 limit=limit,
             )
@@ -54,6 +64,16 @@ class Scheduler:
                 ],
                 args=[run_id, tenant, self._stale_ms, int(front)],
             )
+
+    async def again(self, run_id: RunId, tenant: TenantId) -> None:
+        """Puts a ready run to the front of its tenant's queue, wherever it was before."""
+        async with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.lrem(keys.SCHED_SUSPECTS, 0, run_id)
+            pipe.lrem(keys.SCHED_QUEUE + tenant, 0, run_id)
+            pipe.zrem(keys.SCHED_QUEUED, run_id)
+            await pipe.execute()
+        await self.push(run_id, tenant, front=True)
 
     async def next(self) -> RunId | None:
         """The run whose tenant's turn it is; None when nothing is ready or all tenants are at their limit."""

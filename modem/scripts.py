@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from redis.commands.core import Script
 
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
+_DESK = ("requeue",)
 _MONEY = ("reserve", "settle")
 _HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
 _FIGURES = ("figures",)
@@ -39,6 +40,7 @@ class Scripts:
     reap: Any
     answer: Any
     steer: Any
+    requeue: Any
     hook_add: Any
     hook_take: Any
     hook_settle: Any
@@ -53,7 +55,7 @@ class Scripts:
     sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
+        for name in (*_THREAD, *_DESK, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

@@ -51,6 +51,7 @@ class DeadNotice(Record):
 
     id: str = Field(description="the `webhook-id` that every delivery of it carried")
     type: str = Field(description="the event's type", examples=["run.finished"])
+    tenant: TenantId
     thread_id: ThreadId
     run_id: RunId
     url: str
@@ -141,9 +142,9 @@ class Webhooks:
                 ],
             )
 
-    async def dead(self, tenant: TenantId, *, limit: int = 50, cursor: str = "") -> tuple[list[DeadNotice], str]:
-        """A tenant's dead notices, newest first, and the cursor of the next page ('' at the end)."""
-        index = keys.dead_notices(tenant)
+    async def dead(self, tenant: TenantId | None, *, limit: int = 50, cursor: str = "") -> tuple[list[DeadNotice], str]:
+        """The dead notices of a tenant, or of all, newest first, and the cursor of the next page ('' at the end)."""
+        index = keys.HOOKS_DEAD if tenant is None else keys.dead_notices(tenant)
         async with translated():
             rank = await self._redis.zrevrank(index, cursor) if cursor else None
             start = 0 if rank is None else rank + 1
@@ -190,10 +191,16 @@ class Webhooks:
             due, dead = await pipe.execute()
         return due, dead
 
-    async def _own(self, tenant: TenantId, notice_id: str) -> None:
+    async def owner(self, notice_id: str) -> TenantId:
+        """Whose notice it is. Raises: NotFound."""
         async with translated():
             owner = await self._redis.hget(keys.notice(notice_id), "tenant")
-        if owner is None or owner.decode() != tenant:
+        if owner is None:
+            raise NotFound(f"no notice {notice_id}")
+        return TenantId(owner.decode())
+
+    async def _own(self, tenant: TenantId, notice_id: str) -> None:
+        if await self.owner(notice_id) != tenant:
             raise NotFound(f"no notice {notice_id}")
 
     @staticmethod

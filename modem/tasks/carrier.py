@@ -142,6 +142,7 @@ class Carrier:
                 last=parse_cursor(history[-1].id) if history else START,
                 keep_events=self._settings.runs.keep_events,
                 meter=self._meter,
+                tenant=claim.record.tenant,
                 still_ours=lambda: self._heartbeat.alive(lease),
                 on_step=partial(self._runs.trusted, run_id) if claim.suspect else None,
             )

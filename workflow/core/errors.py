@@ -6,6 +6,7 @@ DialtoneError            code, message for people, retryable
 │   └── TooLarge         a body, file or field over its limit
 ├── Unauthenticated      no caller, or a credential that does not hold
 ├── Forbidden            the caller is known but lacks the scope
+│   └── TenantBlocked    an operator lets this tenant start no runs
 ├── NotFound             unknown, or another tenant's: the two look the same
 ├── Conflict             the request contradicts the present state
 │   ├── ThreadBusy       a run is active and the policy is `reject`
@@ -62,6 +63,10 @@ class Unauthenticated(DialtoneError):
 
 class Forbidden(DialtoneError):
     code = "forbidden"
+
+
+class TenantBlocked(Forbidden):
+    code = "tenant_blocked"
 
 
 class NotFound(DialtoneError):
