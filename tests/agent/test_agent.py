@@ -130,10 +130,13 @@ async def test_stopping_with_open_plan_steps_is_answered_by_a_reminder() -> None
     assert terminal(subject).summary == "Really."
 
 
-async def test_a_model_that_never_finishes_its_plan_still_ends() -> None:
-    subject = bench(Turn(tool_calls=(plan("pending"),)), "A.", "B.", "C.")
+async def test_a_run_whose_plan_stays_open_ends_but_never_as_finished() -> None:
+    subject = bench(Turn(tool_calls=(plan("done", "pending"),)), "A.", "B.", "C.")
     await subject.attempt()
-    assert terminal(subject).summary == "C."
+    end = terminal(subject)
+    assert (end.type, end.reason) == ("run.failed", "stuck")
+    assert end.detail.endswith("neither done nor dropped: 2")
+    assert end.summary == "- [x] Step 1\n- [ ] Step 2\nC."
 
 
 async def test_empty_answers_end_the_run_as_stuck() -> None:
@@ -272,6 +275,51 @@ async def test_a_call_that_needs_approval_waits_for_it(answer: str, count: int) 
     assert await subject.attempt(reason="answered") is None
     assert poke.count == count
     assert terminal(subject).type == "run.finished"
+
+
+@pytest.mark.parametrize(("effect", "asked"), [(Effect.UNSAFE, 1), (Effect.KEYED, 0), (Effect.PURE, 0)])
+async def test_the_policy_risk_asks_only_for_what_cannot_be_repeated(effect: Effect, asked: int) -> None:
+    poke = Poke(effect)
+    subject = bench(Turn(tool_calls=(tool_call("poke"),)), "Done.", tools=[poke], approvals={"poke": "risk"})
+    await subject.attempt()
+    assert (len(subject.journal.of("approval.requested")), poke.count) == (asked, 1 - asked)
+
+
+async def test_an_unsafe_call_runs_once_it_is_allowed_and_is_reviewed_only_if_its_worker_was_lost_then() -> None:
+    poke = Poke(Effect.UNSAFE, hang=True)
+    subject = bench(Turn(tool_calls=(tool_call("poke"),)), "Done.", tools=[poke], approvals={"poke": "ask"})
+    await subject.attempt()
+    subject.journal.answer(subject.journal.of("approval.requested")[0].question_id, "approve")
+    async with running(subject) as task:
+        await asyncio.wait_for(poke.started.wait(), 5)
+        task.cancel()
+    assert [question.kind for question in subject.journal.of("approval.requested")] == ["approval"]
+    poke.hang = False
+    await subject.attempt(reason="worker_lost")
+    question = subject.journal.of("approval.requested")[1]
+    assert (question.kind, poke.count) == ("review", 1)
+    subject.journal.answer(question.question_id, "done")
+    await subject.attempt(reason="answered")
+    assert (poke.count, terminal(subject).type) == (1, "run.finished")
+
+
+async def test_an_approval_holds_for_one_call_with_its_arguments_under_its_policy() -> None:
+    poke = Poke(Effect.UNSAFE)
+    same = Turn(tool_calls=(tool_call("poke", what="a"),))
+    subject = bench(same, same, "Done.", tools=[poke], approvals={"poke": "ask"})
+    await subject.attempt()
+    subject.journal.answer(subject.journal.of("approval.requested")[0].question_id, "approve")
+    await subject.attempt(reason="answered")
+    first, second = subject.journal.of("approval.requested")
+    assert (poke.count, first.question_id != second.question_id) == (1, True), "the same call again is asked about"
+    assert first.binding == second.binding
+
+    subject.journal.answer(second.question_id, "approve")
+    agent = subject.settings.agent.model_copy(update={"approvals": {"poke": "risk"}})
+    subject.settings = subject.settings.model_copy(update={"agent": agent})
+    await subject.attempt(reason="answered")
+    third = subject.journal.of("approval.requested")[2]
+    assert (poke.count, third.binding != second.binding) == (1, True), "another policy asks anew"
 
 
 async def test_a_forbidden_tool_is_refused_without_asking() -> None:

@@ -29,6 +29,8 @@ from workflow.tools.registry import Registry, history_arguments
 log = logging.getLogger(__name__)
 
 MAX_NUDGES = 2
+OPEN = frozenset({"pending", "in_progress"})
+"""What a step of the plan may not be when the run finishes."""
 ANSWER_TOKENS = 1_000
 """What an answer is taken to need when money is set aside for it; most need less."""
 EMPTY = "Your answer was empty. Go on with the task: call a tool, or say what the outcome is."
@@ -87,7 +89,11 @@ class Agent:
             tools=self.settings.tools,
             locks=self.locks,
             services=self.services,
-            interrupted=frozenset(c for c, call in self.state.calls.items() if call.run_id == self.run_id),
+            interrupted=frozenset(
+                call_id
+                for call_id, call in self.state.calls.items()
+                if call.run_id == self.run_id and call_id not in self.state.held
+            ),
             review=(self.settings.runs.review_timeout_s, self.settings.runs.review_on_expiry),
             now_ms=self.now_ms,
         )
@@ -156,13 +162,16 @@ class Agent:
             reminder = CUT
         elif not last.text.strip():
             reminder = EMPTY
-        elif any(step.status in {"pending", "in_progress"} for step in self.state.plan) and self._plan_is_ours():
+        elif any(step.status in OPEN for step in self.state.plan) and self._plan_is_ours():
             reminder = OPEN_STEPS
         else:
             return last.text
         if sum(isinstance(e, Message) and e.text == reminder for e in entries) >= MAX_NUDGES:
             if reminder is EMPTY:
                 raise Stuck("the model keeps giving empty answers")
+            if reminder is OPEN_STEPS:
+                still = ", ".join(step.id for step in self.state.plan if step.status in OPEN)
+                raise Stuck(f"the model stopped while steps of its plan were neither done nor dropped: {still}")
             return last.text
         await self._remind(reminder)
         return None

@@ -113,7 +113,7 @@ class Calls:
         for call in calls:
             if isinstance(call, tuple):
                 events.append(self._refused(*call, turn=turn))
-            elif self._agent.approvals.get(call.tool.name) == "never":
+            elif self._policy(call) == "never":
                 error = ToolError(f"The operator does not allow {call.tool.name}. Go another way.", kind="denied")
                 events.append(self._refused(call.call, error, turn=turn))
             else:
@@ -142,6 +142,9 @@ class Calls:
 
     # -- who may run
 
+    def _policy(self, call: ParsedCall) -> str:
+        return self._agent.approvals.get(call.tool.name, "always")
+
     def _question(self, call: ParsedCall, *, turn: int) -> Question | None:
         """The question that stands before this call, unless it has been answered."""
         question = self._review(call, turn) or self._approval(call, turn) or self._asked(call, turn)
@@ -159,7 +162,7 @@ class Calls:
         return self._ask(call, turn, "review", prompt, REVIEW_CHOICES, self._review_s, self._review_default)
 
     def _approval(self, call: ParsedCall, turn: int) -> Question | None:
-        policy = self._agent.approvals.get(call.tool.name, "always")
+        policy = self._policy(call)
         if policy == "always" or (policy == "risk" and call.effect is not Effect.UNSAFE):
             return None
         prompt = f"May the agent call {call.tool.name} with these arguments?"
@@ -183,7 +186,8 @@ class Calls:
         timeout_s: float,
         on_expiry: str,
     ) -> Question:
-        bound = json.dumps([call.tool.name, call.arguments, kind, choices], sort_keys=True)
+        policy = self._policy(call) if kind == "approval" else ""
+        bound = json.dumps([call.tool.name, call.arguments, policy, kind, choices], sort_keys=True)
         binding = hashlib.sha256(bound.encode()).hexdigest()
         question_id = hashlib.sha256(f"{self._run_id}|{call.call.id}|{binding}".encode()).hexdigest()[:16]
         event = ApprovalRequested.model_validate(
@@ -245,6 +249,8 @@ class Calls:
             if call.call.id in self._interrupted:
                 note = f"repeated after a takeover; {call.tool.name} is {call.effect.value}"
                 await self._commit(self._intent(call, turn=turn, note=note))
+            elif call.call.id in self._state.held:
+                await self._commit(self._intent(call, turn=turn, note="allowed by a person"))
             await self._commit(*await self._carry_out(call, turn))
 
     async def _carry_out(self, call: ParsedCall, turn: int) -> list[EventBase]:

@@ -4,6 +4,7 @@ What the person asked for is kept verbatim, whatever the notes say; the plan, to
 known of files are state of the log and are never lost.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,11 @@ from workflow.llm.models import ResolvedModel
 CHARS_PER_TOKEN = 4
 CLIP = 2_000
 """Characters that are left of one old message when even the summary does not fit."""
+MAX_SAID = 40_000
+"""Characters of what people said that are kept word for word; more of it is cut to the ends of each message."""
+MAX_FILES = 100
+_SAID = re.compile(r"<said>(.*?)</said>\n", re.DOTALL)
+_KEPT = re.compile(r"\A(?:<said>.*?</said>\n)*(?:<known>\n.*?\n</known>\n)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,9 @@ async def compact(
     if cut == 0:
         raise ContextOverflow("the last turn alone does not fit the model's context window")
     old, recent = entries[:cut], entries[cut:]
+    kept = kept_words(old, state)
     notes, usage, trouble = await _notes(old, messages_of(old, run_id, system=system, images=images), model)
-    summary = _wishes(old) + notes
+    summary = kept + notes
     through = max((entry.id for entry in old if entry.id), key=_order)
     after = estimate(messages_of(recent, run_id, system=system, images=images)) + len(summary) // CHARS_PER_TOKEN
     return Compaction(summary, through, before, after, _count(old), usage, trouble)
@@ -132,16 +139,44 @@ async def _notes(old: list[Entry], messages: tuple[ChatMessage, ...], model: Res
 
 
 def _clipped(message: ChatMessage, chars: int) -> ChatMessage:
-    if len(message.text) <= chars or message.text.startswith("You are"):
-        return message
-    return replace(message, text=f"{message.text[: chars // 2]}\n[…]\n{message.text[-chars // 2 :]}")
+    return message if message.text.startswith("You are") else replace(message, text=_short(message.text, chars))
 
 
-def _wishes(old: list[Entry]) -> str:
-    """What the person said, word for word."""
-    said = [e.task for e in old if isinstance(e, RunQueued)]
-    said += [e.text for e in old if isinstance(e, Message) and e.origin == "person"]
-    return "".join(f"<said>{text}</said>\n" for text in said)
+def _short(text: str, chars: int) -> str:
+    return text if len(text) <= chars else f"{text[: chars // 2]}\n[…]\n{text[-chars // 2 :]}"
+
+
+def notes_of(summary: str) -> str:
+    """The model's own notes in a summary, without what was kept before them."""
+    return _KEPT.sub("", summary, count=1)
+
+
+def kept_words(old: Sequence[Entry], state: ThreadState) -> str:
+    """What stands before the notes: what people said, word for word, and what the log knows for sure."""
+    said: list[str] = []
+    for entry in old:
+        match entry:
+            case ContextCompacted():
+                said += _SAID.findall(entry.summary[: len(entry.summary) - len(notes_of(entry.summary))])
+            case RunQueued():
+                said.append(entry.task)
+            case Message(origin="person"):
+                said.append(entry.text)
+    if sum(map(len, said)) > MAX_SAID:
+        said = [_short(text, CLIP) for text in said[-MAX_SAID // CLIP :]]
+    facts = _known(state)
+    known = f"<known>\n{facts}\n</known>\n" if facts else ""
+    return "".join(f"<said>{text.replace('</said>', '< /said>')}</said>\n" for text in said) + known
+
+
+def _known(state: ThreadState) -> str:
+    """Todos, files and open questions as the log has them; the plan follows every turn by itself."""
+    lines = [f"todo [{todo.status}] {todo.content}" for todo in state.todos]
+    lines += [f"file {event.change}: {event.path}" for event in list(state.files.values())[-MAX_FILES:]]
+    read = [path for path in state.facts if path not in state.files]
+    lines += [f"file read: {path}" for path in read[-MAX_FILES:]]
+    lines += [f"asked, not answered yet: {question.prompt}" for question in state.questions.values()]
+    return "\n".join(lines)
 
 
 def _facts(old: list[Entry]) -> str:

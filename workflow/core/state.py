@@ -70,6 +70,8 @@ class ThreadState:
     """What a model reads again, in order; starts over at the last compaction."""
     calls: dict[CallId, ToolCalled] = field(default_factory=dict)
     """Intents without a result yet."""
+    held: set[CallId] = field(default_factory=set)
+    """Of those, the ones that a person must allow first and that did not begin: an intent follows when they do."""
     call_ids: set[CallId] = field(default_factory=set)
     """Every tool call id of the thread, so that none is used twice."""
     plan: tuple[PlanStep, ...] = ()
@@ -103,8 +105,10 @@ class ThreadState:
                 self.call_ids.update(call.id for call in event.tool_calls)
             case ToolCalled():
                 self.calls[event.call_id] = event
+                self.held.discard(event.call_id)
             case ToolResulted():
                 self.calls.pop(event.call_id, None)
+                self.held.discard(event.call_id)
                 self.transcript.append(event)
                 seen = event.data.get("facts")
                 if isinstance(seen, dict):
@@ -118,6 +122,8 @@ class ThreadState:
                 self._file(event)
             case ApprovalRequested():
                 self.questions[event.question_id] = event
+                if event.kind == "approval" and event.call_id is not None:
+                    self.held.add(event.call_id)
             case ApprovalResolved():
                 self.questions.pop(event.question_id, None)
                 self.answers[event.question_id] = event
@@ -154,7 +160,8 @@ class ThreadState:
             for entry in self.transcript
             if _after(entry.id, event.through) or (isinstance(entry, RunQueued) and entry.run_id in open_runs)
         ]
-        self.transcript = [event, *kept]
+        plans = [entry for entry in self.transcript if isinstance(entry, PlanUpdated) and entry not in kept]
+        self.transcript = [event, *plans[-1:], *kept]
 
     def _end(self, event: Event, run: RunState | None) -> None:
         if run is None:

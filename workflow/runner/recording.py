@@ -1,9 +1,9 @@
 """Makes a cassette of any run that has ended, from the thread's log alone: nothing is recorded beforehand."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from workflow.agent.compaction import notes_of
 from workflow.agent.context import entries_of, messages_of
 from workflow.core.errors import BadInput
 from workflow.core.events import (
@@ -25,7 +25,6 @@ from workflow.core.records import RunOptions
 from workflow.core.state import ThreadState, fold
 from workflow.llm.cassette import Cassette, End, Exchange, Header, Person, ToolExchange, as_sent
 
-_SAID = re.compile(r"(?:<said>.*?</said>\n)*", re.DOTALL)
 _WITH_RESULT = frozenset({"file.changed", "plan.updated", "todo.updated", "preview.exposed", "suggestions"})
 
 
@@ -91,8 +90,7 @@ class _Recorder:
             case Message(role="assistant"):
                 self._answer(event)
             case ContextCompacted():
-                notes = event.summary[_said(event.summary) :]
-                self.lines.append(Exchange(turn=event.turn, purpose="notes", text=notes))
+                self.lines.append(Exchange(turn=event.turn, purpose="notes", text=notes_of(event.summary)))
             case UsageUpdated():
                 self._usage(event)
             case ToolCalled():
@@ -156,12 +154,6 @@ class _Recorder:
             )
             for call in self._calls.values()
         ]
-
-
-def _said(summary: str) -> int:
-    """Where the model's own notes begin, behind what the person said word for word."""
-    match = _SAID.match(summary)
-    return match.end() if match is not None else 0
 
 
 def _end(event: Event) -> End:
