@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse
 
 from gateway import errors
 from gateway.middleware import Bodies, Edge
@@ -88,6 +89,7 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
         app.include_router(module.router)
     app.add_api_route("/api/{rest:path}", _nothing_here, include_in_schema=False)
     if (_CONSOLE / "index.html").is_file():
+        app.add_api_route("/desk", _desk, include_in_schema=False)
         app.frontend("/", directory=_CONSOLE, fallback=None)
     gateway = settings.gateway
     app.add_middleware(Bodies, max_bytes=gateway.max_body_bytes, max_upload_bytes=gateway.max_upload_bytes)
@@ -136,6 +138,11 @@ def document(app: FastAPI) -> None:
         return app.openapi_schema or document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+async def _desk() -> FileResponse:
+    """The operator's desk."""
+    return FileResponse(_CONSOLE / "desk.html")
 
 
 async def _nothing_here(rest: str) -> None:

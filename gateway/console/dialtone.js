@@ -131,6 +131,11 @@ export class Dialtone {
     this._auth = key ? { Authorization: `Bearer ${key}` } : {};
   }
 
+  /** Any other call of the API, answered with its JSON. @param {string} method @param {string} path @param {Sending} [sending] */
+  request(method, path, sending) {
+    return this._json(method, path, sending);
+  }
+
   health() {
     return this._json("GET", "/health", { retries: 0 });
   }

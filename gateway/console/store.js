@@ -69,10 +69,7 @@ let isTickDue = false;
 export function start() {
   addEventListener("hashchange", () => (route.value = readRoute()));
   document.addEventListener("visibilitychange", onVisibility);
-  effect(() => {
-    document.documentElement.dataset.theme = theme.value;
-    save("theme", theme.value);
-  });
+  keepTheme();
   effect(() => save("panel", panel.value));
   effect(() => void openThread(route.value.threadId));
   effect(() => {
@@ -83,6 +80,14 @@ export function start() {
     if (!document.hidden) void loadThreads();
   }, LIST_EVERY_MS);
   void loadHealth();
+}
+
+/** Shows the chosen colours, and remembers them. */
+export function keepTheme() {
+  effect(() => {
+    document.documentElement.dataset.theme = theme.value;
+    save("theme", theme.value);
+  });
 }
 
 /** @returns {{ threadId: string, eventId: string }} */

@@ -279,3 +279,10 @@ async def test_in_development_mode_the_local_caller_is_an_operator(redis_url: st
         httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http,
     ):
         assert (await http.get("/api/operator/overview")).status_code == 200
+
+
+async def test_the_desk_page_is_served_under_the_strict_policy(ops: httpx.AsyncClient) -> None:
+    page = await ops.get("/desk")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert 'src="desk.js"' in page.text

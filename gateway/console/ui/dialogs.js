@@ -45,7 +45,7 @@ export function Dialogs() {
 }
 
 /** @param {{ title: string, close: () => void, wide?: boolean, children?: any }} props */
-function Modal({ title, close, wide = false, children }) {
+export function Modal({ title, close, wide = false, children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
     const element = /** @type {HTMLDialogElement} */ (ref.current);
@@ -63,7 +63,7 @@ function Help() {
   return html`
     <dl class="keys">${KEYS.map(([key, what]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${what}</dd></div>`)}</dl>
     <p>Everything here is done through the public API: see <a href="/docs">its description</a>. The same threads open in
-      the terminal with <code>dialtone attach</code>.</p>`;
+      the terminal with <code>dialtone attach</code>. Operators have <a href="/desk">a desk</a> of their own.</p>`;
 }
 
 /** @param {{ threadId: string, path: string, at?: string }} props */

@@ -23,7 +23,7 @@ export function Header() {
     ${open ? html`<${Title} key=${open.id} id=${open.id} title=${open.record?.title ?? ""} />` : html`<h1 class="title">New thread</h1>`}
     <span class="header-tools">
       ${open && html`<${Connection} />`}
-      <${Theme} />
+      <${ThemeButton} />
       <${IconButton} icon="keyboard" label="Keyboard and help" class="only-wide" onClick=${() => (dialog.value = { kind: "help" })} />
       ${health.value?.auth === "on" && html`<${IconButton} icon="out" label="Sign out" onClick=${() => attempt(signOut)} />`}
       ${open && html`<${IconButton} icon="trash" label="Delete this thread" onClick=${() => (dialog.value = { kind: "delete" })} />`}
@@ -81,7 +81,7 @@ function Connection() {
   </button>`;
 }
 
-function Theme() {
+export function ThemeButton() {
   const next = { auto: "light", light: "dark", dark: "auto" };
   const icons = { auto: "auto", light: "sun", dark: "moon" };
   const names = { auto: "as the system", light: "light", dark: "dark" };

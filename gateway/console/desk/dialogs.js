@@ -1,0 +1,88 @@
+/** What is asked before an action, and what a reload brought. */
+
+import { plural } from "../model/format.js";
+import { Modal } from "../ui/dialogs.js";
+import { Spinner } from "../ui/parts.js";
+import { html, useState } from "../vendor/preact.js";
+import { Configuration } from "./processes.js";
+import { act, asked, picked } from "./store.js";
+
+export function Asked() {
+  const open = asked.value;
+  const close = () => (asked.value = null);
+  if (open?.kind === "drain") return html`<${Drain} worker=${open.worker} close=${close} />`;
+  if (open?.kind === "cancel") return html`<${Cancel} runIds=${open.runIds} close=${close} />`;
+  if (open?.kind === "block") return html`<${Block} tenant=${open.tenant} close=${close} />`;
+  if (open?.kind === "reload")
+    return html`<${Modal} title="Configuration" close=${close} wide>
+      ${
+        open.items
+          ? html`<ul class="reload">${open.items.map(
+              (/** @type {any} */ one) => html`<li key=${one.process}>${one.kind} <code>${one.process}</code>:
+              ${one.answered ? html`<${Configuration} config=${one.config} />` : html`<b class="bad">did not answer</b>`}</li>`,
+            )}</ul>`
+          : html`<p class="panel-empty"><${Spinner} /> Every process reads it again …</p>`
+      }
+    <//>`;
+  return null;
+}
+
+/** @param {{ title: string, action: string, isReady?: boolean, onSubmit: () => Promise<boolean>, close: () => void, children?: any }} props */
+function Question({ title, action, isReady = true, onSubmit, close, children }) {
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (await onSubmit()) close();
+  };
+  return html`<${Modal} title=${title} close=${close}><form class="desk-form" onSubmit=${submit}>${children}
+    <div class="dialog-actions"><button type="button" onClick=${close}>Leave it</button>
+      <button type="submit" class="danger" disabled=${!isReady}>${action}</button></div>
+  </form><//>`;
+}
+
+/** @param {{ worker: string, close: () => void }} props */
+function Drain({ worker, close }) {
+  const [handOver, setHandOver] = useState(false);
+  const path = `workers/${encodeURIComponent(worker)}/drain`;
+  return html`<${Question} title="Drain this worker?" action="Drain" close=${close}
+    onSubmit=${() => act(path, { hand_over: handOver }, "The worker takes no more runs.")}>
+    <p><code>${worker}</code> takes no more runs until you undrain it. Those it has end there.</p>
+    <label><input type="checkbox" checked=${handOver} onChange=${(/** @type {any} */ event) => setHandOver(event.target.checked)} />
+      hand its runs over: they stop now and go on elsewhere</label>
+  <//>`;
+}
+
+/** @param {{ runIds: string[], close: () => void }} props */
+function Cancel({ runIds, close }) {
+  const [why, setWhy] = useState("");
+  const cancel = async () => {
+    const isDone = await act(
+      "runs/cancel",
+      { run_ids: runIds, reason: why },
+      `${plural(runIds.length, "run")} cancelled.`,
+    );
+    if (isDone) picked.value = new Set();
+    return isDone;
+  };
+  return html`<${Question} title=${`Cancel ${plural(runIds.length, "run")}?`} action="Cancel them" close=${close} onSubmit=${cancel}>
+    <label>Reason, for their callers <input value=${why} maxlength="500" onInput=${(/** @type {any} */ event) => setWhy(event.target.value)} /></label>
+  <//>`;
+}
+
+/** @param {{ tenant: string, close: () => void }} props */
+function Block({ tenant, close }) {
+  const [name, setName] = useState(tenant);
+  const [why, setWhy] = useState("");
+  const [cancelRuns, setCancelRuns] = useState(false);
+  const isReady = Boolean(name.trim() && why.trim());
+  const block = () =>
+    act(
+      "tenants/block",
+      { tenant: name.trim(), reason: why.trim(), cancel_runs: cancelRuns },
+      "The tenant starts no more runs.",
+    );
+  return html`<${Question} title="Block a tenant?" action="Block" isReady=${isReady} close=${close} onSubmit=${block}>
+    <label>Tenant <input value=${name} maxlength="200" onInput=${(/** @type {any} */ event) => setName(event.target.value)} /></label>
+    <label>Reason, which its callers read <input value=${why} maxlength="500" onInput=${(/** @type {any} */ event) => setWhy(event.target.value)} /></label>
+    <label><input type="checkbox" checked=${cancelRuns} onChange=${(/** @type {any} */ event) => setCancelRuns(event.target.checked)} /> cancel the runs it has</label>
+  <//>`;
+}
