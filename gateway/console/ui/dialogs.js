@@ -1,7 +1,7 @@
 /** What opens over the page: a file, an event, help, a question before deleting, and the sign-in. */
 
 import { bytes, clock } from "../model/format.js";
-import { api, attempt, dialog, reason, remove, signIn, thread } from "../store.js";
+import { api, attempt, dialog, reason, remove, signIn, thread, tick } from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Code, Diff, languageOf } from "./code.js";
 import { Logo } from "./icons.js";
@@ -68,6 +68,7 @@ function Help() {
 
 /** @param {{ threadId: string, path: string, at?: string }} props */
 function FileView({ threadId, path, at }) {
+  void tick.value;
   const changes = thread.value?.view.files.get(path)?.changes ?? [];
   const [tab, setTab] = useState(at && changes.length ? at : "content");
   const change = changes.find((one) => one.id === tab);

@@ -25,6 +25,7 @@ export function Inspector() {
     panel.value = next.name;
     document.getElementById(`tab-${next.name}`)?.focus();
   };
+  // `rev`: a component with state of its own is drawn again only when a property differs, and `open` stays the same.
   return html`<aside class="inspector" aria-label="Plan, files and run">
     <div class="tabs">
       <div role="tablist" aria-label="What to show" onKeyDown=${onKey}>${TABS.map(
@@ -34,7 +35,7 @@ export function Inspector() {
       <${IconButton} icon="cross" label="Close" onClick=${() => (panel.value = "")} />
     </div>
     <div class="panel" id="panel" role="tabpanel" aria-labelledby=${`tab-${chosen.name}`} tabindex="0">
-      <${chosen.view} open=${open} />
+      <${chosen.view} open=${open} rev=${open.view.rev} />
     </div>
   </aside>`;
 }
