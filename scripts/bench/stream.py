@@ -8,15 +8,16 @@ say little: this machine is shared. NCHAN_MODULE names nchan's module when it is
 import argparse
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.bench.stream_subjects import ROOT, Store, Subject, raise_limits, store, subject, subjects
+from scripts.bench.stream_subjects import PADDING, ROOT, Store, Subject, raise_limits, store, subject, subjects
 
 WARM_UP = 5
 """Rounds before the measured ones."""
@@ -30,6 +31,7 @@ class Shape:
     readers: int
     per_s: float
     seconds: float
+    padding: int = PADDING
 
     @property
     def rounds(self) -> int:
@@ -57,18 +59,51 @@ def deliver(name: str, held: Store, shape: Shape) -> dict[str, float]:
     threads = held.make(shape.threads)
     with subject(name, held) as under_test:
         under_test.publish(held, threads)
-        paths = [under_test.path(threads[number % shape.threads]) for number in range(shape.readers)]
-        with readers(under_test, paths) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            pace(under_test, held, threads, rounds=WARM_UP, per_s=shape.per_s)
-            before, began = under_test.cpu_s(), time.monotonic()
-            pace(under_test, held, threads, rounds=shape.rounds, per_s=shape.per_s)
-            took_s = time.monotonic() - began
-            time.sleep(1.0)
-            cpu_s = under_test.cpu_s() - before
-            print("stop", file=process.stdin, flush=True)
-            told: dict[str, Any] = json.loads(process.stdout.readline())
+        return measure(under_test, held, threads, shape)
+
+
+def beside_stuck(name: str, held: Store, shape: Shape, count: int) -> dict[str, float]:
+    """Delay of healthy readers of one thread, alone and then beside `count` that take nothing."""
+    quiet, crowded = held.make(2)
+    with subject(name, held) as under_test:
+        under_test.publish(held, [quiet, crowded])
+        alone = measure(under_test, held, [quiet], shape)
+        with stuck(under_test, under_test.path(crowded), count):
+            beside = measure(under_test, held, [crowded], shape)
+    return {
+        "alone_ms": alone["p99_ms"],
+        "p99_ms": beside["p99_ms"],
+        "ratio": beside["p99_ms"] / alone["p99_ms"],
+        "missing": alone["missing"] + beside["missing"],
+    }
+
+
+@contextmanager
+def stuck(under_test: Subject, path: str, count: int) -> Iterator[None]:
+    """Readers that send their request and then take nothing."""
+    with ExitStack() as opened:
+        for _ in range(count):
+            reader = opened.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", under_test.port))
+            reader.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{under_test.port}\r\n\r\n".encode())
+        yield
+
+
+def measure(under_test: Subject, held: Store, threads: Sequence[str], shape: Shape) -> dict[str, float]:
+    """CPU and delay per delivered event of a running server under one load."""
+    paths = [under_test.path(threads[number % shape.threads]) for number in range(shape.readers)]
+    with readers(under_test, paths) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pace(under_test, held, threads, shape, rounds=WARM_UP)
+        before, began = under_test.cpu_s(), time.monotonic()
+        pace(under_test, held, threads, shape, rounds=shape.rounds)
+        took_s = time.monotonic() - began
+        time.sleep(1.0)
+        cpu_s = under_test.cpu_s() - before
+        print("stop", file=process.stdin, flush=True)
+        told: dict[str, Any] = json.loads(process.stdout.readline())
     expected = (shape.rounds + WARM_UP) * shape.readers
     return told | {
         "us": cpu_s * 1e6 / (shape.rounds * shape.readers),
@@ -77,12 +112,12 @@ def deliver(name: str, held: Store, shape: Shape) -> dict[str, float]:
     }
 
 
-def pace(under_test: Subject, held: Store, threads: Sequence[str], *, rounds: int, per_s: float) -> None:
-    """`rounds` events to each thread, `per_s` a second."""
+def pace(under_test: Subject, held: Store, threads: Sequence[str], shape: Shape, *, rounds: int) -> None:
+    """`rounds` events to each thread, as often as `shape` says."""
     due = time.monotonic()
     for _ in range(rounds):
-        under_test.publish(held, threads)
-        due += 1 / per_s
+        under_test.publish(held, threads, shape.padding)
+        due += 1 / shape.per_s
         time.sleep(max(0.0, due - time.monotonic()))
 
 
@@ -114,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-K", type=int, default=1000, help="readers of one thread")
     parser.add_argument("-M", type=int, default=1000, help="threads with one reader each")
     parser.add_argument("--idle", type=int, default=2000, help="idle readers")
+    parser.add_argument("--stuck", type=int, default=200, help="readers that take nothing, beside 50 that do")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
     parser.add_argument("--only", default="", help="servers, comma-separated")
     given = parser.parse_args(arguments)
@@ -128,6 +164,10 @@ def main(arguments: list[str] | None = None) -> None:
         deep = Shape(given.M, given.M, 1.0, given.seconds)
         rows = {name: deliver(name, held, deep) for name in names}
         table(f"{given.M} threads with one reader each, one event a second each", rows, columns, "us")
+        large = Shape(1, 50, 100, given.seconds, padding=4000)
+        rows = {name: beside_stuck(name, held, large, given.stuck) for name in names}
+        columns = {"alone_ms": "p99 alone", "p99_ms": "p99 beside", "ratio": "ratio", "missing": "missing"}
+        table(f"50 readers beside {given.stuck} stuck ones, 5,000 deliveries of 4 KB a second", rows, columns, "p99_ms")
         rows = {name: idle(name, held, given.idle) for name in names}
         table(f"{given.idle} idle readers", rows, {"kib": "KiB each", "cpu": "% CPU"}, "kib")
 

@@ -23,6 +23,7 @@ from scripts.stack.preflight import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+PADDING = 120
 _APPEND = "append(ARGV[1], ARGV[2], now_ms()) return 1"
 
 
@@ -50,19 +51,23 @@ class Store:
         pipe.execute()
         return threads
 
-    def publish(self, threads: Sequence[str]) -> None:
-        """One event of about 300 bytes to each thread, by the script that real runs use."""
+    def publish(self, threads: Sequence[str], padding: int) -> None:
+        """One event to each thread, by the script that real runs use."""
         source = (files("modem") / "lua" / "lib.lua").read_text() + _APPEND
         script = self.client.register_script(source)
         pipe = self.client.pipeline(transaction=False)
         for thread in threads:
-            script(keys=[f"thread:{{{thread}}}:metadata"], args=[f"thread:{{{thread}}}:", event(thread)], client=pipe)
+            script(
+                keys=[f"thread:{{{thread}}}:metadata"],
+                args=[f"thread:{{{thread}}}:", event(thread, padding)],
+                client=pipe,
+            )
         pipe.execute()
 
 
-def event(thread: str) -> str:
-    """A message event that carries its time of sending."""
-    text = f"t={time.monotonic_ns()};" + "x" * 120
+def event(thread: str, padding: int) -> str:
+    """A message event that carries its time of sending; about 180 bytes and `padding`."""
+    text = f"t={time.monotonic_ns()};" + "x" * padding
     return f'{{"thread_id":"{thread}","run_id":"{thread}.1","turn":1,"type":"message","item":"i","text":"{text}"}}'
 
 
@@ -105,14 +110,14 @@ class Subject:
         every = [self.process, *self.process.children(recursive=True)]
         return sum(one.memory_full_info().uss for one in every)
 
-    def publish(self, held: Store, threads: Sequence[str]) -> None:
+    def publish(self, held: Store, threads: Sequence[str], padding: int = PADDING) -> None:
         """One event to each thread."""
         if not self.needs_post:
-            held.publish(threads)
+            held.publish(threads, padding)
             return
         requests = []
         for thread in threads:
-            body = event(thread)
+            body = event(thread, padding)
             head = f"POST /pub/{thread} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             requests.append(head + body)
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
