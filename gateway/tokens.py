@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,11 @@ class TokenVerifier:
 class RemoteKeys:
     """An issuer's public keys (JWKS), fetched when needed and kept for ten minutes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         if not url.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
             raise ConfigError("auth.jwks_url: must be https, or http on this machine")
         self._url = url
+        self._clock = clock
         self._keys: dict[str, PyJWK] = {}
         self._fetched_at = float("-inf")
         self._lock = asyncio.Lock()
@@ -121,7 +123,7 @@ class RemoteKeys:
     async def find(self, key_id: str) -> PyJWK:
         """The key named `key_id`. Raises: Unauthenticated if the issuer has none, Unavailable if it is away."""
         async with self._lock:
-            age = time.monotonic() - self._fetched_at
+            age = self._clock() - self._fetched_at
             if age > _KEYS_TTL_S or (key_id not in self._keys and age > _KEYS_MIN_AGE_S):
                 await self._fetch()
         key = self._keys.get(key_id)
@@ -145,7 +147,7 @@ class RemoteKeys:
                 return
             raise Unavailable("the token issuer's keys cannot be fetched", retry_after_s=5) from error
         self._keys = {key.key_id: key for key in found.keys if key.key_id}
-        self._fetched_at = time.monotonic()
+        self._fetched_at = self._clock()
 
 
 def _shared_key(settings: AuthSettings) -> bytes:

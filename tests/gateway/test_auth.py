@@ -14,17 +14,19 @@ import httpx
 import jwt
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
 from gateway.app import create_app
 from gateway.keyring import KeyRing
+from gateway.tokens import RemoteKeys
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway, make_settings
 from workflow.core.config import Settings
-from workflow.core.errors import ConfigError
+from workflow.core.errors import ConfigError, Unauthenticated
 
 SECRET = "0123456789abcdef0123456789abcdef"
 JWT = {
@@ -119,6 +121,20 @@ async def test_token_of_the_issuer_opens(http: httpx.AsyncClient) -> None:
         assert who == {"tenant": "acme", "user": "alice", "scopes": ["read", "write"]}
 
 
+async def test_claims_of_other_names_are_mapped(redis_url: str, tmp_path: Path) -> None:
+    named = {"claim_tenant": "org", "claim_user": "email", "claim_scopes": "roles"}
+    settings = make_settings(redis_url, tmp_path, auth=JWT | named | {"mode": "on", "jwt_public_key": PEM})
+    async with (
+        Gateway(settings) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http,
+    ):
+        token = jwt.encode(claims(org="acme2", email="a@acme.test", roles=["read", "billing"]), SECRET)
+        who = (await http.get("/api/session", headers=bearer(token))).json()
+        assert who == {"tenant": "acme2", "user": "a@acme.test", "scopes": ["read"]}
+        assert (await http.post("/api/agent/initiate", headers=bearer(token))).status_code == 403
+        assert (await http.get("/api/agent", headers=bearer(jwt.encode(claims(), SECRET)))).status_code == 401
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -189,7 +205,7 @@ async def test_settings_that_would_let_anybody_in_stop_the_start(
         create_app(make_settings(redis_url, tmp_path, auth=auth))
 
 
-async def test_keys_of_the_issuer_are_fetched_and_rotated(redis_url: str, tmp_path: Path) -> None:
+async def test_keys_of_the_issuer_are_fetched_once_and_unknown_ones_refused(redis_url: str, tmp_path: Path) -> None:
     served: dict[str, Any] = {"keys": []}
     fetched = 0
 
@@ -223,6 +239,30 @@ async def test_keys_of_the_issuer_are_fetched_and_rotated(redis_url: str, tmp_pa
         assert await ask(new, "unknown") == 401
         assert fetched == 1
     await runner.cleanup()
+
+
+async def test_new_keys_of_the_issuer_are_fetched_when_a_token_names_one() -> None:
+    served: dict[str, Any] = {}
+
+    async def jwks(_: web.Request) -> web.Response:
+        return web.json_response(served)
+
+    app = web.Application()
+    app.router.add_get("/jwks", jwks)
+    async with TestServer(app) as server:
+        now = 1000.0
+        remote = RemoteKeys(str(server.make_url("/jwks")), clock=lambda: now)
+        old, new = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        served["keys"] = [_jwk(old, "old")]
+        assert (await remote.find("old")).key_id == "old"
+        served["keys"] = [_jwk(new, "new")]
+        with pytest.raises(Unauthenticated):  # strangers' tokens do not make us ask the issuer again and again
+            await remote.find("new")
+        now += 11
+        assert (await remote.find("new")).key_id == "new"
+        with pytest.raises(Unauthenticated):
+            await remote.find("old")
+        await remote.close()
 
 
 def _jwk(key: ec.EllipticCurvePrivateKey, key_id: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Requests that are wrong in every way, and the answers that say so."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -8,7 +9,9 @@ import httpx
 import pytest
 
 from tests.gateway.playing import Worker
+from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway
+from tests.until import until
 
 
 async def thread_of(http: httpx.AsyncClient) -> str:
@@ -183,6 +186,29 @@ async def test_every_answer_has_safe_headers_and_a_request_id(http: httpx.AsyncC
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
     answer = await http.get("/health", headers={"X-Request-ID": "not good"})
     assert answer.headers["x-request-id"] != "not good"
+
+
+async def test_client_that_left_before_its_answer_is_logged_as_499(
+    gateway: Gateway, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gateway.access")
+    thread = await worker.thread()
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(
+        f"POST /api/agent/{thread}/execute HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{{".encode()
+    )
+    await writer.drain()
+    writer.close()
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?ticket=secret") as stream:
+        await stream.until_heartbeats(1)
+
+    async def logged() -> bool:
+        lines = [record.getMessage() for record in caplog.records if record.name == "gateway.access"]
+        return all(any(f"{what} 499" in line for line in lines) for what in ("/execute", "/stream"))
+
+    await until(logged, what="both lines")
+    assert "secret" not in caplog.text
+    assert await worker.events(thread) == []
 
 
 async def test_health_says_what_stands_behind_the_gateway(http: httpx.AsyncClient) -> None:

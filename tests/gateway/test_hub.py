@@ -134,6 +134,19 @@ async def test_a_thousand_connects_and_disconnects_leave_nothing_behind(
         await until(is_back)
 
 
+async def test_an_idle_stream_is_two_tasks(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    await worker.running(thread)
+    before = len(asyncio.all_tasks())
+    readers = [await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") for _ in range(50)]
+    for reader in readers:
+        await reader.until(2)
+    await until(lambda: len(asyncio.all_tasks()) - before <= 2 * 50)  # what opened them has ended
+    assert gateway.services.hub.streams == 50
+    for reader in readers:
+        await reader.close()
+
+
 async def connect_and_leave(url: str, count: int) -> None:
     async with asyncio.TaskGroup() as group:
         opened = [group.create_task(Reader.open(url)) for _ in range(count)]

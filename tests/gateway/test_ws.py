@@ -10,6 +10,8 @@ from websockets.exceptions import InvalidStatus
 
 from tests.gateway.playing import Worker
 from tests.gateway.serving import Gateway
+from workflow.core.events import ApprovalRequested
+from workflow.core.ids import ItemId
 
 
 def address(gateway: Gateway, thread: str, query: str = "") -> str:
@@ -62,6 +64,40 @@ async def test_commands_are_answered_on_the_same_connection(gateway: Gateway, wo
             assert (await take(socket, "error"))["data"]["code"] == code
     types = [event.type for event in await worker.events(thread)]
     assert types == ["run.queued", "message", "run.cancelled"]
+
+
+async def test_question_is_answered_in_band(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    async with connect(address(gateway, thread, "?from=now&deltas=false")) as socket:
+        await turn.write(
+            ApprovalRequested(
+                thread_id=thread, run_id=turn.run_id, question_id="q1", kind="question", prompt="Which one?"
+            )
+        )
+        asked = (await take(socket, "task_agent_execute"))["data"]
+        assert (asked["type"], asked["prompt"]) == ("approval.requested", "Which one?")
+        await socket.send(json.dumps({"command": "answer", "id": "a", "question_id": "q1", "answer": "the red one"}))
+        told: dict[str, Any] = {}
+        async with asyncio.timeout(10):
+            while not {"reply", "task_agent_execute"} <= set(told):  # in either order
+                message = json.loads(await socket.recv())
+                told[message["event"]] = message["data"]
+    assert told["reply"] == {"id": "a", "command": "answer", "result": None}
+    resolved = told["task_agent_execute"]
+    assert (resolved["type"], resolved["answer"]) == ("approval.resolved", "the red one")
+
+
+async def test_previews_can_be_switched_off_and_one_run_be_followed(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    other = await worker.open(thread, "another")
+    async with connect(address(gateway, thread, f"?deltas=false&run_id={turn.run_id}")) as socket:
+        await turn.grow(ItemId("m1"), 0, "Hel")
+        await turn.say("Hello")
+        seen = [(await take(socket, "task_agent_execute"))["data"] for _ in range(3)]
+    assert [event["type"] for event in seen] == ["run.queued", "run.started", "message"]
+    assert other not in {event["run_id"] for event in seen}
 
 
 async def test_run_socket_closes_after_the_run(gateway: Gateway, worker: Worker) -> None:

@@ -74,7 +74,8 @@ class AuthSettings(Section):
     claim_tenant: str = Field("tenant", description="claim that names the tenant")
     claim_user: str = Field("sub", description="claim that names the user")
     claim_scopes: str = Field("scope", description="claim that lists the scopes")
-    recheck_s: Annotated[float, Field(gt=0, le=60)] = Field(
+    # A check waits for the next heartbeat, at most 15 s, and must come within a minute all the same.
+    recheck_s: Annotated[float, Field(gt=0, le=45)] = Field(
         30.0, description="an open stream checks its caller again this often"
     )
     ticket_ttl_s: Annotated[float, Field(gt=0, le=60)] = Field(
