@@ -19,7 +19,17 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from dialtone.items import Gap, Reset, StreamItem, UnknownEvent, Waiting
-    from dialtone.results import Accepted, Budgets, EventPage, FileStat, RunPage, ThreadPage
+    from dialtone.results import (
+        Accepted,
+        Budgets,
+        DiffPage,
+        EventPage,
+        FileDiff,
+        FileStat,
+        Restored,
+        RunPage,
+        ThreadPage,
+    )
     from dialtone.sync import Client
     from workflow.core.events import Delta, Event
 
@@ -33,14 +43,17 @@ __all__ = [
     "ClientError",
     "Conflict",
     "Delta",
+    "DiffPage",
     "Event",
     "EventPage",
+    "FileDiff",
     "FileStat",
     "Forbidden",
     "Gap",
     "NotFound",
     "ProtocolError",
     "Reset",
+    "Restored",
     "RunPage",
     "ServerError",
     "StreamItem",

@@ -19,9 +19,11 @@ from dialtone.results import (
     ArchiveFormat,
     Budgets,
     BusyPolicy,
+    DiffPage,
     EventPage,
     FileList,
     FileStat,
+    Restored,
     RunPage,
     ThreadPage,
 )
@@ -128,12 +130,26 @@ def ticket(thread_id: str) -> Call[dict[str, Any]]:
     return _post(_thread(thread_id, "ticket"), {}, read_object)
 
 
-def files(thread_id: str, *, path: str, depth: int) -> Call[tuple[FileStat, ...]]:
-    return Call("GET", _thread(thread_id, "files"), _read_files, params=_query(path=path, depth=depth))
+def files(thread_id: str, *, path: str, depth: int, at: str) -> Call[tuple[FileStat, ...]]:
+    return Call("GET", _thread(thread_id, "files"), _read_files, params=_query(path=path, depth=depth, at=at))
 
 
-def get_file(thread_id: str, path: str) -> Call[bytes]:
-    return Call("GET", _file(thread_id, path), lambda answer: answer)
+def get_file(thread_id: str, path: str, *, at: str) -> Call[bytes]:
+    return Call("GET", _file(thread_id, path), lambda answer: answer, params=_query(at=at))
+
+
+def diff(thread_id: str, *, old: str, new: str, limit: int, cursor: str | None) -> Call[DiffPage]:
+    query = {"from": old, **_query(to=new, limit=limit, cursor=cursor)}
+    return Call("GET", _thread(thread_id, "diff"), _model(DiffPage), params=query)
+
+
+def restore(thread_id: str, event: str) -> Call[Restored]:
+    return _post(_thread(thread_id, "restore"), {"event": event}, _model(Restored), repeatable=False)
+
+
+def fork(thread_id: str, event: str, *, title: str) -> Call[ThreadRecord]:
+    body = {"event": event, **_given(title=title or None)}
+    return _post(_thread(thread_id, "fork"), body, _model(ThreadRecord), repeatable=False)
 
 
 def put_file(thread_id: str, path: str, content: bytes) -> Call[FileStat]:

@@ -12,8 +12,11 @@ __all__ = [
     "Accepted",
     "Budgets",
     "BusyPolicy",
+    "DiffPage",
     "EventPage",
+    "FileDiff",
     "FileStat",
+    "Restored",
     "RunPage",
     "RunRecord",
     "ThreadPage",
@@ -52,6 +55,33 @@ class FileStat(Result):
 
 class FileList(Result):
     items: tuple[FileStat, ...] = ()
+
+
+class FileDiff(Result):
+    """One file that is not the same at two events."""
+
+    path: str
+    change: Literal["added", "removed", "modified"]
+    old: FileStat | None = None
+    new: FileStat | None = None
+    diff: str = ""
+    binary: bool = False
+    too_large: bool = False
+
+
+class DiffPage(Result):
+    """Changed files, sorted by path. `next_cursor` is None on the last page."""
+
+    items: tuple[FileDiff, ...] = ()
+    total: int = 0
+    next_cursor: str | None = None
+
+
+class Restored(Result):
+    """The events that a restore has put into the log; restoring to `before` undoes it."""
+
+    before: str
+    restored: str
 
 
 class ThreadPage(Result):

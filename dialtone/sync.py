@@ -18,7 +18,18 @@ from dialtone import calls
 from dialtone.calls import Call
 from dialtone.follow import Follow
 from dialtone.items import AnyEvent, StreamItem
-from dialtone.results import Accepted, ArchiveFormat, Budgets, BusyPolicy, EventPage, FileStat, RunPage, ThreadPage
+from dialtone.results import (
+    Accepted,
+    ArchiveFormat,
+    Budgets,
+    BusyPolicy,
+    DiffPage,
+    EventPage,
+    FileStat,
+    Restored,
+    RunPage,
+    ThreadPage,
+)
 from dialtone.transport import DEFAULT_URL, Attempts, http_options, stream_timeout
 from workflow.core.events import Usage
 from workflow.core.ids import ThreadId
@@ -203,12 +214,24 @@ class Client:
         """A one-use ticket that opens the thread's stream where no header can be sent, such as an EventSource."""
         return str(self._send(calls.ticket(thread_id))["ticket"])
 
-    def files(self, thread_id: str, path: str = ".", *, depth: int = 1) -> tuple[FileStat, ...]:
-        """What is in the workspace below `path`, sorted by path."""
-        return self._send(calls.files(thread_id, path=path, depth=depth))
+    def files(self, thread_id: str, path: str = ".", *, depth: int = 1, at: str = "") -> tuple[FileStat, ...]:
+        """What is in the workspace below `path`, sorted by path; or was, at the event with the id `at`."""
+        return self._send(calls.files(thread_id, path=path, depth=depth, at=at))
 
-    def get_file(self, thread_id: str, path: str) -> bytes:
-        return self._send(calls.get_file(thread_id, path))
+    def get_file(self, thread_id: str, path: str, *, at: str = "") -> bytes:
+        return self._send(calls.get_file(thread_id, path, at=at))
+
+    def diff(self, thread_id: str, old: str, *, new: str = "", limit: int = 100, cursor: str | None = None) -> DiffPage:
+        """One page of the files that differ between the events `old` and `new`, or between `old` and now."""
+        return self._send(calls.diff(thread_id, old=old, new=new, limit=limit, cursor=cursor))
+
+    def restore(self, thread_id: str, event: str) -> Restored:
+        """Makes the files what they were at an event. Raises: Conflict while a run has not ended."""
+        return self._send(calls.restore(thread_id, event))
+
+    def fork(self, thread_id: str, event: str, *, title: str = "") -> ThreadRecord:
+        """A new thread with the conversation and the files as they were at an event."""
+        return self._send(calls.fork(thread_id, event, title=title))
 
     def put_file(self, thread_id: str, path: str, *, content: bytes) -> FileStat:
         """Creates or replaces a file of the workspace."""

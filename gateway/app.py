@@ -30,6 +30,7 @@ from gateway.routes import (
     session,
     stream,
     threads,
+    versions,
     webhooks,
     ws,
 )
@@ -83,7 +84,21 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    for module in (health, metrics, session, threads, runs, questions, events, files, stream, webhooks, legacy, ws):
+    for module in (
+        health,
+        metrics,
+        session,
+        threads,
+        runs,
+        questions,
+        events,
+        files,
+        versions,
+        stream,
+        webhooks,
+        legacy,
+        ws,
+    ):
         app.include_router(module.router)
     for module in (desk, desk_actions):
         app.include_router(module.router)

@@ -25,6 +25,7 @@ from modem.send import Hints
 from modem.stream import Log
 from modem.threads import Threads
 from modem.tickets import Tickets
+from modem.versions import Versions
 from modem.webhooks import Webhooks
 from workflow.core.config import Settings
 from workflow.core.config_load import Loaded
@@ -47,6 +48,7 @@ class Services:
     hints: Hints
     threads: Threads
     files: Files
+    versions: Versions
     log: Log
     tickets: Tickets
     webhooks: Webhooks
@@ -75,6 +77,7 @@ class Services:
         meter = Meter()
         runs = Runs(connections, scheduler, hints.send, meter=meter)
         threads = Threads(connections, settings, runs, scheduler)
+        files = Files(connections, threads)
         tickets = Tickets(connections)
         keys_file = Path(settings.auth.keys_file) if settings.auth.keys_file else Path(settings.data_dir) / "keys.json"
         auth = Authenticator(settings.auth, settings.gateway, keys=KeyRing(keys_file), tickets=tickets)
@@ -99,7 +102,8 @@ class Services:
             connections=connections,
             hints=hints,
             threads=threads,
-            files=Files(connections, threads),
+            files=files,
+            versions=Versions(connections, threads, files),
             log=Log(connections),
             tickets=tickets,
             webhooks=runs.webhooks,

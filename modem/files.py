@@ -9,6 +9,7 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
 from typing import Any, Literal
 
 from modem import keys
@@ -26,7 +27,6 @@ WINDOW = 16
 WAIT_S = 30
 REPLY_TTL_S = 120
 
-Operation = Literal["list", "stat", "read", "write", "remove", "archive"]
 ArchiveFormat = Literal["tar", "zip"]
 Answer = AsyncIterator[bytes]
 Handler = Callable[[ThreadId, dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], Answer]]]
@@ -40,6 +40,8 @@ _KINDS: dict[str, type[DialtoneError]] = {
     "outside_workspace": BadInput,
     "bad_path": BadInput,
     "bad_input": BadInput,
+    "no_such_snapshot": NotFound,
+    "disk_full": Conflict,
     "too_large": TooLarge,
 }
 
@@ -52,46 +54,61 @@ class Files:
         self._blocking: Any = connections.blocking_client(block_s=WAIT_S)
         self._threads = threads
 
-    async def list(self, caller: Caller, thread_id: ThreadId, path: str, *, depth: int = 1) -> list[dict[str, Any]]:
-        """What is below `path`, as FileStat fields."""
-        header, _ = await self._ask(caller, thread_id, {"op": "list", "path": path, "depth": depth})
+    async def list(
+        self, caller: Caller, thread_id: ThreadId, path: str, *, depth: int = 1, snapshot: str = ""
+    ) -> list[dict[str, Any]]:
+        """What is below `path`, now or in a snapshot, as FileStat fields."""
+        request = {"op": "list", "path": path, "depth": depth, "snapshot": snapshot}
+        header, _ = await self.ask(caller, thread_id, request)
         items: list[dict[str, Any]] = header["items"]
         return items
 
     async def stat(self, caller: Caller, thread_id: ThreadId, path: str) -> dict[str, Any]:
         """One file or folder."""
-        header, _ = await self._ask(caller, thread_id, {"op": "stat", "path": path})
+        header, _ = await self.ask(caller, thread_id, {"op": "stat", "path": path})
         item: dict[str, Any] = header["item"]
         return item
 
-    async def read(self, caller: Caller, thread_id: ThreadId, path: str) -> tuple[int, AsyncIterator[bytes]]:
-        """A file's size and its bytes in chunks."""
-        header, chunks = await self._ask(caller, thread_id, {"op": "read", "path": path})
+    async def read(
+        self, caller: Caller, thread_id: ThreadId, path: str, *, snapshot: str = ""
+    ) -> tuple[int, AsyncIterator[bytes]]:
+        """A file's size and its bytes in chunks, as it is now or was in a snapshot."""
+        header, chunks = await self.ask(caller, thread_id, {"op": "read", "path": path, "snapshot": snapshot})
         return header["size"], chunks
 
     async def archive(
         self, caller: Caller, thread_id: ThreadId, path: str, *, format: ArchiveFormat = "tar"
     ) -> AsyncIterator[bytes]:
         """An archive of what is below `path`, in chunks."""
-        _, chunks = await self._ask(caller, thread_id, {"op": "archive", "path": path, "format": format})
+        _, chunks = await self.ask(caller, thread_id, {"op": "archive", "path": path, "format": format})
         return chunks
 
     async def write(self, caller: Caller, thread_id: ThreadId, path: str, content: bytes) -> dict[str, Any]:
         """Replaces a file; its new stat."""
-        header, _ = await self._ask(caller, thread_id, {"op": "write", "path": path}, content)
+        header, _ = await self.ask(caller, thread_id, {"op": "write", "path": path}, content)
         item: dict[str, Any] = header["item"]
         return item
 
     async def remove(self, caller: Caller, thread_id: ThreadId, path: str) -> None:
         """Removes a file or folder."""
-        await self._ask(caller, thread_id, {"op": "remove", "path": path})
+        await self.ask(caller, thread_id, {"op": "remove", "path": path})
 
     async def close(self) -> None:
         await self._blocking.aclose(close_connection_pool=True)
 
-    async def _ask(
-        self, caller: Caller, thread_id: ThreadId, request: dict[str, Any], body: bytes | None = None
+    async def ask(
+        self,
+        caller: Caller,
+        thread_id: ThreadId,
+        request: dict[str, Any],
+        body: bytes | None = None,
+        *,
+        wait_s: float = WAIT_S,
     ) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
+        """The header of a worker's answer to `request` and its chunks.
+
+        wait_s: for the header; a worker begins within `WAIT_S` or not at all.
+        """
         await self._threads.get(caller, thread_id)
         request_id = secrets.token_hex(8)
         async with translated():
@@ -99,14 +116,16 @@ class Files:
             await self._redis.set(keys.file_body(request_id), body or b"", ex=WAIT_S)
             asked = json.dumps(request | {"id": request_id, "thread_id": thread_id})
             await self._redis.rpush(keys.FILE_REQUESTS, asked)
-        header = json.loads(await self._next(request_id))
+        header = json.loads(await self._next(request_id, wait_s))
         if "error" in header:
             raise _KINDS.get(header["kind"], Unavailable)(header["error"])
         return header, self._chunks(request_id)
 
-    async def _next(self, request_id: str) -> bytes:
-        async with translated():
-            reply = await self._blocking.blpop([keys.file_reply(request_id)], timeout=WAIT_S)
+    async def _next(self, request_id: str, wait_s: float = WAIT_S) -> bytes:
+        deadline, reply = monotonic() + wait_s, None
+        while reply is None and (left_s := deadline - monotonic()) > 0:
+            async with translated():
+                reply = await self._blocking.blpop([keys.file_reply(request_id)], timeout=min(WAIT_S, left_s))
         if reply is None:
             raise Unavailable("no worker answered for this workspace; is one running?", retry_after_s=5)
         chunk: bytes = reply[1]

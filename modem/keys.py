@@ -87,6 +87,11 @@ def run(run_id: RunId) -> str:
     return f"{thread(thread_of(run_id))}run:{run_id}"
 
 
+def hold(thread_id: ThreadId) -> str:
+    """STRING: the token of whoever keeps runs out of the thread; expires by itself."""
+    return f"{thread(thread_id)}hold"
+
+
 def previews(run_id: RunId) -> str:
     """HASH: item, kind and turn → text so far of what is unfinished."""
     return f"{thread(thread_of(run_id))}previews:{run_id}"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
 _DESK = ("requeue",)
+_HOLD = ("hold", "note")
 _MONEY = ("reserve", "settle")
 _HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
 _FIGURES = ("figures",)
@@ -41,6 +42,8 @@ class Scripts:
     answer: Any
     steer: Any
     requeue: Any
+    hold: Any
+    note: Any
     hook_add: Any
     hook_take: Any
     hook_settle: Any
@@ -55,7 +58,7 @@ class Scripts:
     sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_DESK, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
+        for name in (*_THREAD, *_DESK, *_HOLD, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

@@ -70,6 +70,12 @@ class Log:
             entries = await self._redis.xrange(keys.stream(thread_id), min=f"({after}", count=count)
         return [(entry_id.decode(), fields[b"e"]) for entry_id, fields in entries]
 
+    async def read_back(self, thread_id: ThreadId, *, upto: StreamId, count: int = 64) -> list[tuple[str, bytes]]:
+        """(id, envelope) of the events up to and with `upto`, newest first; at most `count`. Raises: Unavailable."""
+        async with translated():
+            entries = await self._redis.xrevrange(keys.stream(thread_id), max=str(upto), count=count)
+        return [(entry_id.decode(), fields[b"e"]) for entry_id, fields in entries]
+
     async def events(self, thread_id: ThreadId, *, after: StreamId = START) -> list[Event]:
         """All events after `after`, decoded; reads in pages and lets others run in between."""
         events: list[Event] = []

@@ -10,6 +10,7 @@ from modem.runs import Runs
 from modem.sched import Scheduler
 from modem.signals import send_signal
 from modem.webhooks import check_address
+from modem.workspaces import give_up
 from workflow.core.config import Settings
 from workflow.core.errors import Conflict, KeyReused, LimitExceeded, NotFound, ThreadBusy
 from workflow.core.events import ApprovalResolved, Message, RunQueued, encode
@@ -72,6 +73,11 @@ class Threads:
             raise NotFound(f"no thread {thread_id}")
         return _thread_record(thread_id, fields, queued)
 
+    async def exists(self, thread_id: ThreadId) -> bool:
+        """Whether the thread is anybody's."""
+        async with translated():
+            return bool(await self._redis.exists(keys.metadata(thread_id)))
+
     async def find(
         self, caller: Caller, *, limit: int = 50, cursor: str = "", query: str = ""
     ) -> tuple[list[ThreadRecord], str]:
@@ -129,7 +135,7 @@ class Threads:
         return await self.get(caller, thread_id)
 
     async def delete(self, caller: Caller, thread_id: ThreadId) -> None:
-        """Forgets the thread, its log and its runs. Raises: Conflict while a run has not ended."""
+        """Forgets the thread, its log, its runs and its files. Raises: Conflict while a run has not ended."""
         record = await self.get(caller, thread_id)
         if record.active_run is not None:
             raise Conflict(f"run {record.active_run} has not ended; cancel it first", run_id=record.active_run)
@@ -142,6 +148,7 @@ class Threads:
                 pipe.unlink(key)
             pipe.zrem(keys.tenant_threads(caller.tenant), thread_id)
             await pipe.execute()
+        await give_up(self._connections, thread_id)
 
     async def open_run(
         self,
@@ -232,6 +239,8 @@ class Threads:
                 await send_signal(self._connections, "news", RunId(answer[1]))
             case "missing":
                 raise NotFound(f"no thread {thread_of(run_id)}")
+            case "held":
+                raise Conflict("the thread's files are being restored; try again in a moment", retry_after_s=2)
             case "busy":
                 raise ThreadBusy(f"run {answer[1]} has not ended", run_id=answer[1])
             case "reused":

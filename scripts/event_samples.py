@@ -84,6 +84,7 @@ SAMPLES: tuple[Event, ...] = (
     _made(events.ToolResulted, turn=1, call_id=CALL, tool="file_read", ok=True, output="Tea is ready.", duration_ms=4),
     _made(events.FileChanged, turn=1, path="notes.txt", change="modified", size=13),
     _made(events.SandboxReady, provider="local", tier="T1", network="off"),
+    _made(events.WorkspaceSaved, turn=1, snapshot="5b1e8a90c2d34f76", why="turn"),
     _made(events.PreviewExposed, turn=3, port=8000, url="https://p-8000.example.org/", expires_at=1_790_000_600_000),
     _made(
         events.ApprovalRequested,

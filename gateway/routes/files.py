@@ -9,10 +9,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from gateway.bodies import is_one_line
+from gateway.bodies import CURSOR_PATTERN, is_one_line
 from gateway.deps import Reader, ServicesDep, ThreadPath, Writer
 from gateway.errors import documented
 from modem.files import ArchiveFormat
+from modem.moments import NOW
 from workflow.core.errors import BadInput
 
 router = APIRouter(prefix="/api/agent/{thread_id}", tags=["files"])
@@ -48,6 +49,17 @@ class FileStat(BaseModel):
 
 class FileList(BaseModel):
     items: list[FileStat]
+    saved: str = Field("", description="with `at`: the `workspace.saved` event that the answer is taken from")
+
+
+At = Annotated[
+    str,
+    Query(
+        max_length=41,
+        description="id of an event: the files as they were then; empty: now",
+        json_schema_extra={"pattern": CURSOR_PATTERN},
+    ),
+]
 
 
 @router.get("/files", responses=documented(400, 401, 403, 404, 409, 422, 429, 503))
@@ -57,10 +69,12 @@ async def list_files(
     held: ServicesDep,
     path: Folder = ".",
     depth: Annotated[int, Query(ge=1, le=20, description="folders below `path` that are looked into")] = 1,
+    at: At = "",
 ) -> FileList:
-    """What the workspace holds."""
-    items = await held.files.list(caller, thread_id, _checked(path), depth=depth)
-    return FileList(items=[FileStat.model_validate(item) for item in items])
+    """What the workspace holds, or held at an event (then without times)."""
+    moment = await held.versions.at(caller, thread_id, at) if at else NOW
+    items = await held.files.list(caller, thread_id, _checked(path), depth=depth, snapshot=moment.snapshot)
+    return FileList(items=[FileStat.model_validate(item) for item in items], saved=moment.saved_id)
 
 
 @router.get(
@@ -74,9 +88,11 @@ async def read_file(
     caller: Reader,
     held: ServicesDep,
     download: Annotated[bool, Query(description="as an attachment, for a browser to save")] = False,
+    at: At = "",
 ) -> Response:
-    """A file's bytes."""
-    size, chunks = await held.files.read(caller, thread_id, _checked(path))
+    """A file's bytes, as they are or were at an event."""
+    moment = await held.versions.at(caller, thread_id, at) if at else NOW
+    size, chunks = await held.files.read(caller, thread_id, _checked(path), snapshot=moment.snapshot)
     name = path.rstrip("/").rpartition("/")[2]
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     disposition = f"{'attachment' if download else 'inline'}; filename*=UTF-8''{quote(name)}"

@@ -1,7 +1,7 @@
 -- Records a run and its `run.queued`, or says why not.
 -- ARGV: prefix, tenant, run id, policy, idempotency key ('' none), body hash, idempotency ttl ms,
 --       queue limit (0 none), run.queued payload, steering message payload, then field, value, ... of the run.
--- Returns {'missing'} {'same', run} {'reused'} {'busy', run} {'full', length} {'steered', run}
+-- Returns {'missing'} {'held'} {'same', run} {'reused'} {'busy', run} {'full', length} {'steered', run}
 --         {'ready', run} {'queued', run, active run}
 local prefix, tenant, rid, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local meta, run = prefix .. 'metadata', prefix .. 'run:' .. rid
@@ -14,6 +14,7 @@ if idem then
     return {'reused'}
   end
 end
+if redis.call('EXISTS', prefix .. 'hold') == 1 then return {'held'} end
 local function remember(id)
   if not idem then return end
   redis.call('HSET', idem, 'run', id, 'body', ARGV[6])

@@ -72,7 +72,7 @@ class Host:
         threads = Threads(self._connections, settings, runs, scheduler)
         reaper = Reaper(self._connections, scheduler, runs, threads, settings.runs)
         self._shop: Workshop = await self._stack.enter_async_context(
-            open_workshop(settings, config_hash=config_hash(settings))
+            open_workshop(settings, config_hash=config_hash(settings), exists=threads.exists)
         )
         await self._describe()
         tracing = open_tracing(settings.telemetry, component="worker", env=settings.env)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from modem.files import CHUNK
+from modem.tasks.comparison import compared
 from workflow.core.errors import BadInput, ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.archive import zipped
@@ -18,16 +19,21 @@ async def answer_file_request(
     sandboxes: SandboxProvider, thread_id: ThreadId, request: dict[str, Any], body: bytes
 ) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
     """The header of the reply and its chunks. Raises: ToolError, BadInput, SandboxError."""
+    if request["op"] == "forget":
+        await sandboxes.remove(thread_id)
+        return {}, _chunks(b"")
     sandbox = await sandboxes.open(thread_id)
-    path = str(request["path"]) or "."
+    path, snapshot = str(request["path"]) or ".", str(request.get("snapshot", ""))
     match request["op"]:
         case "list":
-            stats = await sandbox.list(path, depth=min(int(request["depth"]), MAX_DEPTH))
+            depth = min(int(request["depth"]), MAX_DEPTH)
+            listed = sandbox.list_at(snapshot, path, depth=depth) if snapshot else sandbox.list(path, depth=depth)
+            stats = await listed
             return {"items": [asdict(stat) for stat in stats]}, _chunks(b"")
         case "stat":
             return {"item": asdict(await _stat(sandbox, path))}, _chunks(b"")
         case "read":
-            content = await sandbox.read(path)
+            content = await (sandbox.read_at(snapshot, path) if snapshot else sandbox.read(path))
             return {"size": len(content)}, _chunks(content)
         case "write":
             await sandbox.write(path, body)
@@ -39,6 +45,17 @@ async def answer_file_request(
         case "archive":
             content = await sandbox.download(path)
             return {}, _zip_chunks(zipped(content)) if request.get("format") == "zip" else _chunks(content)
+        case "diff":
+            return await compared(sandbox, request), _chunks(b"")
+        case "snapshot":
+            return {"snapshot": await sandbox.snapshot(str(request["label"]))}, _chunks(b"")
+        case "restore":
+            await sandbox.restore(snapshot)
+            return {}, _chunks(b"")
+        case "fork":
+            wanted = snapshot or await sandbox.snapshot("before forking")
+            target = ThreadId(request["target"])
+            return {"snapshot": await sandboxes.fork(thread_id, wanted, target)}, _chunks(b"")
     raise BadInput(f"unknown file operation {request['op']!r}")
 
 

@@ -79,37 +79,16 @@ async def test_what_was_used_within_the_hour_stays_whatever_the_budget(make: Mak
     assert (tidied.archived, tidied.deleted) == ((), ())
 
 
-async def test_a_thread_is_forked_from_a_snapshot_of_another(make: MakeProvider) -> None:
-    async with make() as provider:
-        source = await provider.open(OLD)
-        await source.write("a/file", b"then")
-        snapshot = await source.snapshot("turn 3")
-        await source.write("a/file", b"now")
-        await provider.fork(OLD, snapshot, NEW)
-        target = await provider.open(NEW)
-        assert (await target.exec("cat a/file; echo more >> a/file")).stdout == b"then"
-        assert await source.read("a/file") == b"now"
-
-
-async def test_snapshots_are_compared_and_read_without_restoring(make: MakeProvider) -> None:
-    async with make() as provider:
-        sandbox = await provider.open(OLD)
-        for path in ("same", "edited", "gone", "folder/deep/file"):
-            await sandbox.write(path, path.encode())
-        before = await sandbox.snapshot("before")
-        await sandbox.write("edited", b"after")
-        await sandbox.write("folder/new", b"")
-        await sandbox.remove("gone")
-        after = await sandbox.snapshot("after")
-        changes = sandbox.snapshots.diff(before, after)
-        assert [(change.path, change.kind) for change in changes] == [
-            ("edited", "modified"),
-            ("folder/new", "added"),
-            ("gone", "removed"),
-        ]
-        assert sandbox.snapshots.read(before, "gone") == b"gone"
-        assert sandbox.snapshots.read(before, "folder/deep/file") == b"folder/deep/file"
-        assert [snapshot.label for snapshot in sandbox.snapshots.all()] == ["before", "after"]
+async def test_two_workers_that_save_one_workspace_in_turns_lose_nothing(make: MakeProvider) -> None:
+    async with make() as one, make() as other:
+        mine, theirs = await one.open(OLD), await other.open(OLD)
+        taken = {}
+        for number in range(6):
+            sandbox = (mine, theirs)[number % 2]
+            await sandbox.write("file", b"%d" % number)
+            taken[number] = await sandbox.snapshot(f"turn {number}")
+        for sandbox in (mine, theirs):
+            assert [await sandbox.read_at(taken[number], "file") for number in taken] == [b"%d" % n for n in taken]
 
 
 async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, folder: Path) -> None:

@@ -6,7 +6,7 @@ Nothing is remembered between passes but the state, so another worker that folds
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from workflow.agent import compaction, stuck
 from workflow.agent.budget import Budget
@@ -14,8 +14,17 @@ from workflow.agent.calls import Calls, FileLocks
 from workflow.agent.context import Entry, entries_of, messages_of
 from workflow.agent.speaking import Speech, listen
 from workflow.core.config import Settings
-from workflow.core.errors import ContextOverflow, ModelError, Stuck
-from workflow.core.events import EventBase, Message, Notice, ToolCall, ToolResulted, Usage, UsageUpdated
+from workflow.core.errors import ContextOverflow, ModelError, SandboxError, Stuck, ToolError
+from workflow.core.events import (
+    EventBase,
+    Message,
+    Notice,
+    ToolCall,
+    ToolResulted,
+    Usage,
+    UsageUpdated,
+    WorkspaceSaved,
+)
 from workflow.core.ids import ItemId, RunId, ThreadId, new_item_id
 from workflow.core.ports import Journal, Purse
 from workflow.core.records import RunRecord
@@ -74,6 +83,8 @@ class Agent:
     _call: ModelCall | None = field(init=False, default=None)
     """The model call under way, for its account when it is cancelled."""
     budget: Budget = field(init=False)
+    _saves: int = field(init=False, default=0)
+    """How often this attempt has remembered the workspace."""
 
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.settings.agent, self.record.options.budgets)
@@ -152,9 +163,30 @@ class Agent:
         return entries[begin + 1 :]
 
     async def _act(self, pending: list[ToolCall]) -> None:
+        changing = self.calls.may_change_files(pending)
+        if changing and not self._saves:
+            await self._save("start")
         questions = await self.calls.act(pending, turn=self.progress.turn)
+        if changing:
+            await self._save("turn")
         if questions:
             raise Parked(min(question.expires_at for question in questions))
+
+    async def _save(self, why: Literal["start", "turn"]) -> None:
+        """Remembers the workspace and says so in the log, unless it is as it was; a failure ends nothing."""
+        self._saves += 1
+        try:
+            snapshot = await self.sandbox.snapshot(f"{self.run_id} {why} {self.progress.turn}")
+        except (SandboxError, ToolError) as error:
+            log.warning("no snapshot: %s", error, extra={"run_id": self.run_id})
+            if self._saves == 1:
+                text = f"The workspace cannot be remembered, so this run cannot be undone: {error.message}"
+                await self._notice("no_snapshot", text)
+            return
+        if self.state.saved is None or self.state.saved.snapshot != snapshot:
+            turn = self.progress.turn
+            saved = WorkspaceSaved(thread_id=self.thread_id, run_id=self.run_id, turn=turn, snapshot=snapshot, why=why)
+            await self.commit(saved)
 
     async def _conclude(self, last: Message, entries: list[Entry]) -> str | None:
         """The final text, or None after a reminder that the work is not over."""

@@ -140,6 +140,15 @@ class Calls:
                 await self._commit(question.event)
         return [question.event for question in questions]
 
+    def may_change_files(self, calls: list[ToolCall]) -> bool:
+        """Whether any of these calls could leave the workspace different."""
+        parsed = [self._registry.parse(call) for call in calls]
+        return any(
+            call.tool.changes_files and call.effect is not Effect.PURE
+            for call in parsed
+            if not isinstance(call, ToolError)
+        )
+
     # -- who may run
 
     def _policy(self, call: ParsedCall) -> str:

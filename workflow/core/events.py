@@ -249,6 +249,18 @@ class SandboxReady(EventBase):
     gaps: tuple[str, ...] = Field((), description="what this tier does not guarantee, in plain words")
 
 
+class WorkspaceSaved(EventBase):
+    """The workspace as it is now is remembered: `files?at=`, `diff`, `restore` and `fork` can go back to it."""
+
+    type: Literal["workspace.saved"] = "workspace.saved"
+    snapshot: str = Field(description="the sandbox's id of it")
+    why: Literal["start", "turn", "before_restore", "restored", "forked"] = Field(
+        description="`start`: before a run's first call that may change files; `turn`: after each turn with such calls"
+    )
+    of: str = Field("", description="restored, forked: id of the event whose files these are")
+    source: str = Field("", description="forked: the thread that the files and the conversation come from")
+
+
 class PreviewExposed(EventBase):
     type: Literal["preview.exposed"] = "preview.exposed"
     port: int
@@ -334,6 +346,7 @@ Event = Annotated[
     | ToolResulted
     | FileChanged
     | SandboxReady
+    | WorkspaceSaved
     | PreviewExposed
     | ApprovalRequested
     | ApprovalResolved

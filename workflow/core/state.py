@@ -30,6 +30,7 @@ from workflow.core.events import (
     ToolResulted,
     Usage,
     UsageUpdated,
+    WorkspaceSaved,
 )
 from workflow.core.ids import CallId, RunId
 
@@ -84,6 +85,8 @@ class ThreadState:
     answers: dict[str, ApprovalResolved] = field(default_factory=dict)
     previews: dict[int, PreviewExposed] = field(default_factory=dict)
     suggestions: tuple[str, ...] = ()
+    saved: WorkspaceSaved | None = None
+    """The newest snapshot of the workspace."""
 
     def apply(self, event: Event) -> None:
         """Takes one more event in. Events must come in the log's order."""
@@ -137,6 +140,8 @@ class ThreadState:
                     run.model_calls += 1
             case ContextCompacted():
                 self._compact(event)
+            case WorkspaceSaved():
+                self.saved = event
             case SandboxReady() | Notice():
                 pass
             case _:

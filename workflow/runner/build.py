@@ -14,6 +14,7 @@ from workflow.core.errors import ConfigError
 from workflow.llm.models import Models, build_llm
 from workflow.sandboxes.base import SandboxProvider, TierReport
 from workflow.sandboxes.local import LocalProvider
+from workflow.sandboxes.remote import Exists
 from workflow.tools.build import build_registry
 from workflow.tools.registry import Registry
 
@@ -40,23 +41,34 @@ class Workshop:
 
 @asynccontextmanager
 async def open_workshop(
-    settings: Settings, *, config_hash: str = "", environ: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    config_hash: str = "",
+    environ: Mapping[str, str] | None = None,
+    exists: Exists | None = None,
 ) -> AsyncIterator[Workshop]:
-    """Everything a run needs, closed at the end. Raises: ConfigError."""
+    """Everything a run needs, closed at the end. Raises: ConfigError.
+
+    exists: whether a thread is known; without it, remote sandboxes of threads that are gone are never looked for.
+    """
     environ = os.environ if environ is None else environ
     registry, problems = build_registry(settings.tools, network=settings.sandbox.network, environ=environ)
     for problem in problems:
         log.warning("tool plugin left out: %s", problem)
     models = build_llm(settings.llm, environ=environ)
     try:
-        async with provider(settings.sandbox, data_dir=Path(settings.data_dir), environ=environ) as sandboxes:
+        async with provider(
+            settings.sandbox, data_dir=Path(settings.data_dir), environ=environ, exists=exists
+        ) as sandboxes:
             report = await sandboxes.check()
             yield Workshop(settings, models, registry, sandboxes, report, config_hash)
     finally:
         await models.close()
 
 
-def provider(settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str, str]) -> SandboxProvider:
+def provider(
+    settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str, str], exists: Exists | None = None
+) -> SandboxProvider:
     """The configured sandbox provider. Raises: ConfigError when its key is missing."""
     if settings.provider == "local":
         return LocalProvider(settings, data_dir=data_dir, environ=environ)
@@ -71,8 +83,10 @@ def provider(settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str,
         from workflow.sandboxes.e2b import E2bProvider  # noqa: PLC0415
 
         domain, url = environ.get("E2B_DOMAIN", ""), environ.get("E2B_SANDBOX_URL", "")
-        return E2bProvider(settings, api_key=api_key, domain=domain, sandbox_url=url, label=settings.label)
+        return E2bProvider(
+            settings, api_key=api_key, domain=domain, sandbox_url=url, label=settings.label, exists=exists
+        )
     from workflow.sandboxes.daytona import DaytonaProvider  # noqa: PLC0415
 
     target = environ.get("DAYTONA_TARGET", "")
-    return DaytonaProvider(settings, api_key=api_key, target=target, label=settings.label)
+    return DaytonaProvider(settings, api_key=api_key, target=target, label=settings.label, exists=exists)

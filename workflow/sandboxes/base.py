@@ -5,7 +5,7 @@ Paths are POSIX, relative to the workspace root unless they start with the sandb
 "outside_workspace")`. Text is never decoded here: bytes in, bytes out.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -60,6 +60,16 @@ class FileStat:
     size: int
     mode: int
     mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDifference:
+    """What is not the same in two snapshots. `mtime_ns` is 0: snapshots keep no times."""
+
+    path: str
+    old: FileStat | None
+    """None: it was not there."""
+    new: FileStat | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +178,24 @@ class Sandbox(Protocol):
         """An id of the workspace as it is now; cheap, shares unchanged content with earlier ones."""
         ...
 
-    async def restore(self, snapshot_id: str) -> None: ...
+    async def restore(self, snapshot_id: str) -> None:
+        """Makes the workspace what it was. This and all that follows raises: ToolError(kind="no_such_snapshot")."""
+        ...
+
+    async def list_at(
+        self, snapshot_id: str, path: str = ".", *, depth: int = 1, limit: int = 10_000
+    ) -> Sequence[FileStat]:
+        """What was below `path`, as `list` tells it, without times."""
+        ...
+
+    async def read_at(self, snapshot_id: str, path: str) -> bytes:
+        """A regular file's bytes as they were. Raises: ToolError as `read`."""
+        ...
+
+    async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
+        """What differs between two snapshots, sorted by path."""
+        ...
+
     async def usage(self) -> SandboxUsage: ...
     async def close(self) -> None:
         """Kills everything inside; the workspace stays."""
@@ -218,6 +245,13 @@ class SandboxProvider(Protocol):
 
     async def open(self, thread_id: ThreadId) -> Sandbox:
         """The thread's sandbox, created or reconnected. Raises: SandboxRefused when no tier holds."""
+        ...
+
+    async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
+        """Makes the workspace of `target` what that of `source` was; a snapshot of it there.
+
+        Raises: ToolError(kind="no_such_snapshot").
+        """
         ...
 
     async def remove(self, thread_id: ThreadId) -> None:

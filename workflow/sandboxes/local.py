@@ -103,10 +103,10 @@ class LocalProvider:
             await sandbox.dispose()
         await asyncio.to_thread(self._places.remove, thread_id)
 
-    async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> None:
+    async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
         """Makes the workspace of `target` what that of `source` was. Raises: ToolError `no_such_snapshot`."""
         theirs, ours = await self.open(source), await self.open(target)
-        await asyncio.to_thread(ours.snapshots.adopt, theirs.snapshots, snapshot_id)
+        return (await asyncio.to_thread(ours.snapshots.adopt, theirs.snapshots, snapshot_id)).id
 
     @property
     def live(self) -> int:

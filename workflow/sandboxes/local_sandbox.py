@@ -5,14 +5,21 @@ import contextlib
 import os
 import resource
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import TypeVar
 
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, ToolError
 from workflow.core.ports import OnOutput
-from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage
+from workflow.sandboxes.base import (
+    BackgroundProcess,
+    ExecResult,
+    FileDifference,
+    FileStat,
+    SandboxInfo,
+    SandboxUsage,
+)
 from workflow.sandboxes.cell import Cell, Spec
 from workflow.sandboxes.commands import Background, Foreground
 from workflow.sandboxes.disk import DiskMeter, measure
@@ -154,6 +161,22 @@ class LocalSandbox:
 
     async def restore(self, snapshot_id: str) -> None:
         await self._in_thread(lambda: self.snapshots.restore(snapshot_id))
+
+    async def list_at(
+        self, snapshot_id: str, path: str = ".", *, depth: int = 1, limit: int = 10_000
+    ) -> Sequence[FileStat]:
+        place = relative(path, workdir=self.info.workdir)
+        return await self._in_thread(lambda: self.snapshots.entries(snapshot_id, place, depth=depth, limit=limit))
+
+    async def read_at(self, snapshot_id: str, path: str) -> bytes:
+        place = relative(path, workdir=self.info.workdir)
+        return await self._in_thread(lambda: self.snapshots.read(snapshot_id, place))
+
+    async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
+        def differ() -> Sequence[FileDifference]:
+            return [change.difference for change in self.snapshots.diff(old_id, new_id)]
+
+        return await self._in_thread(differ)
 
     async def usage(self) -> SandboxUsage:
         disk = await asyncio.to_thread(measure, self._roots)

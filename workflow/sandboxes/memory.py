@@ -5,7 +5,8 @@ those handed to the provider, and refuses anything else with SandboxError rather
 """
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +14,15 @@ from workflow.core.errors import SandboxError, ToolError
 from workflow.core.ids import ThreadId
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.archive import Member, members, pack
-from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage, TierReport
+from workflow.sandboxes.base import (
+    BackgroundProcess,
+    ExecResult,
+    FileDifference,
+    FileStat,
+    SandboxInfo,
+    SandboxUsage,
+    TierReport,
+)
 from workflow.sandboxes.memory_commands import BUILT_IN, Command, MemoryProcess, run
 from workflow.sandboxes.memory_files import MemoryFiles
 from workflow.sandboxes.watching import changes
@@ -124,14 +133,37 @@ class MemorySandbox:
         raise SandboxError("the memory sandbox has no ports", port=port)
 
     async def snapshot(self, label: str) -> str:
+        newest = next(reversed(self._snapshots), None)
+        if newest is not None and self._snapshots[newest].contents() == self.files.contents():
+            return newest
         snapshot_id = f"{label}-{len(self._snapshots) + 1}"
         self._snapshots[snapshot_id] = self.files.copy()
         return snapshot_id
 
     async def restore(self, snapshot_id: str) -> None:
+        self.files = self.at(snapshot_id).copy()
+
+    async def list_at(
+        self, snapshot_id: str, path: str = ".", *, depth: int = 1, limit: int = 10_000
+    ) -> Sequence[FileStat]:
+        return [_timeless(stat) for stat in self.at(snapshot_id).list(path, depth=depth, limit=limit)]
+
+    async def read_at(self, snapshot_id: str, path: str) -> bytes:
+        return self.at(snapshot_id).read(path)
+
+    async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
+        old, new = (self.at(snapshot_id) for snapshot_id in (old_id, new_id))
+        return [
+            FileDifference(path, _there(old, path), _there(new, path))
+            for path in sorted(old.contents().keys() | new.contents().keys())
+            if old.contents().get(path) != new.contents().get(path)
+        ]
+
+    def at(self, snapshot_id: str) -> MemoryFiles:
+        """The files of a snapshot. Raises: ToolError `no_such_snapshot`."""
         if snapshot_id not in self._snapshots:
             raise ToolError(f"no snapshot {snapshot_id}", kind="no_such_snapshot")
-        self.files = self._snapshots[snapshot_id].copy()
+        return self._snapshots[snapshot_id]
 
     async def usage(self) -> SandboxUsage:
         running = sum(process.exit_code is None for process in self._processes.values())
@@ -140,6 +172,15 @@ class MemorySandbox:
     async def close(self) -> None:
         for process in self._processes.values():
             await process.kill()
+
+
+def _timeless(stat: FileStat) -> FileStat:
+    return replace(stat, mtime_ns=0)
+
+
+def _there(files: MemoryFiles, path: str) -> FileStat | None:
+    stat = files.stat(path)
+    return None if stat is None else _timeless(stat)
 
 
 class MemoryProvider:
@@ -156,6 +197,11 @@ class MemoryProvider:
 
     async def open(self, thread_id: ThreadId) -> MemorySandbox:
         return self._sandboxes.setdefault(thread_id, MemorySandbox(commands=self._commands))
+
+    async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
+        theirs, ours = await self.open(source), await self.open(target)
+        ours.files = theirs.at(snapshot_id).copy()
+        return await ours.snapshot("forked")
 
     async def remove(self, thread_id: ThreadId) -> None:
         sandbox = self._sandboxes.pop(thread_id, None)

@@ -34,6 +34,12 @@ class MemoryFiles:
         """An independent tree with the same content."""
         return copy.deepcopy(self)
 
+    def contents(self) -> dict[str, tuple[str, int, bytes, str]]:
+        """Path → what counts as a change: kind, mode, bytes, and where a link points to."""
+        return {
+            path: (node.kind, node.mode, node.content, node.target) for path, node in self._nodes.items() if path != "."
+        }
+
     @property
     def total_bytes(self) -> int:
         return sum(len(node.content) for node in self._nodes.values())

@@ -59,9 +59,17 @@ class Objects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._index: dict[str, Place] = self._load()
+        self._index: dict[str, Place] = {}
+        self._loaded: tuple[int, int] | None = None
+        self.refresh()
         self._pending: dict[str, bytes] = {}
         self._pending_bytes = 0
+
+    def refresh(self) -> None:
+        """Takes in what other processes have stored or swept since."""
+        mark = self._mark()
+        if mark != self._loaded:
+            self._index, self._loaded = self._load(), mark
 
     @property
     def total_bytes(self) -> int:
@@ -130,6 +138,7 @@ class Objects:
                     file.write(content)
             self._pending, self._pending_bytes = {}, 0
         replace_file(self._folder / INDEX, marshal.dumps(self._index))
+        self._loaded = self._mark()
 
     def sweep(self, used: set[str]) -> None:
         """Forgets every content that is not in `used`, and gives its space back."""
@@ -143,6 +152,13 @@ class Objects:
         for path in self._folder.iterdir():
             if path.name not in present:
                 path.unlink()
+
+    def _mark(self) -> tuple[int, int] | None:
+        try:
+            found = (self._folder / INDEX).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _load(self) -> dict[str, Place]:
         with contextlib.suppress(FileNotFoundError):

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused
+from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused, Unavailable
 from workflow.core.ids import THREAD_ID, ThreadId
 from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.machines import Fleet, Found, Machine, Pace, Vanished
@@ -80,6 +80,12 @@ class RemoteProvider:
             self._sandboxes[thread_id] = self._make(thread_id)
         return self._sandboxes[thread_id]
 
+    async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
+        """Copies a snapshot from one thread's machine into the other's."""
+        theirs, ours = await self.open(source), await self.open(target)
+        await ours.upload(await theirs.pack_at(snapshot_id))
+        return await ours.snapshot("forked")
+
     async def remove(self, thread_id: ThreadId) -> None:
         sandbox = self._sandboxes.pop(thread_id, None)
         if sandbox is not None:
@@ -119,7 +125,7 @@ class RemoteProvider:
                     )
                     await self._fleet.kill(leak.id)
                     ended += 1
-        except SandboxError as error:
+        except (SandboxError, Unavailable) as error:
             log.warning("%s was not searched for leaks: %s", self.name, error)
         return ended
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -11,7 +11,14 @@ from workflow.core.config import SandboxSettings
 from workflow.core.errors import ToolError
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.archive import members, pack
-from workflow.sandboxes.base import BackgroundProcess, ExecResult, FileStat, SandboxInfo, SandboxUsage
+from workflow.sandboxes.base import (
+    BackgroundProcess,
+    ExecResult,
+    FileDifference,
+    FileStat,
+    SandboxInfo,
+    SandboxUsage,
+)
 from workflow.sandboxes.machines import Asleep
 from workflow.sandboxes.paths import relative
 from workflow.sandboxes.remote_commands import Foreground, RemoteProcess, payload
@@ -110,6 +117,24 @@ class RemoteSandbox:
 
     async def restore(self, snapshot_id: str) -> None:
         await self.line.ask("restore", snapshot=snapshot_id)
+
+    async def list_at(
+        self, snapshot_id: str, path: str = ".", *, depth: int = 1, limit: int = 10_000
+    ) -> Sequence[FileStat]:
+        place = self._relative(path)
+        rows = await self.line.ask("list_at", snapshot=snapshot_id, path=place, depth=depth, limit=limit)
+        return [FileStat(*row) for row in rows]
+
+    async def read_at(self, snapshot_id: str, path: str) -> bytes:
+        return await self._bytes("read_at", snapshot=snapshot_id, path=self._relative(path))
+
+    async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
+        rows = await self.line.ask("compare", old=old_id, new=new_id)
+        return [FileDifference(path, *(row and FileStat(*row) for row in both)) for path, *both in rows]
+
+    async def pack_at(self, snapshot_id: str) -> bytes:
+        """A tar archive of a whole snapshot."""
+        return await self._bytes("pack_at", snapshot=snapshot_id)
 
     async def usage(self) -> SandboxUsage:
         used = await self.line.ask("usage")

@@ -5,6 +5,7 @@ times) had which content, so that the next snapshot of 10,000 files is 10,000 `s
 """
 
 import contextlib
+import fcntl
 import json
 import marshal
 import os
@@ -14,11 +15,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from workflow.core.errors import ToolError
+from workflow.sandboxes.base import FileDifference, FileStat
 from workflow.sandboxes.objects import Entry, Objects, encode, replace_file
 from workflow.sandboxes.tree import Tree
 
@@ -51,9 +52,15 @@ class Change:
     old: Entry | None
     new: Entry | None
 
+    @property
+    def difference(self) -> FileDifference:
+        """The same as the protocol tells it."""
+        old, new = (None if entry is None else stat_of(self.path, entry) for entry in (self.old, self.new))
+        return FileDifference(self.path, old, new)
+
 
 class Snapshots:
-    """The snapshots of one workspace."""
+    """The snapshots of one workspace; several worker processes may have them open."""
 
     def __init__(self, folder: Path, tree: Tree, *, max_bytes: int) -> None:
         """max_bytes: what all snapshots together may take; the oldest make room, the newest always stays."""
@@ -61,21 +68,46 @@ class Snapshots:
         self._tree = tree
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
+        self._depth = 0
+        self._opened: Objects | None = None
 
-    @cached_property
+    @property
     def _objects(self) -> Objects:
-        return Objects(self._folder / "objects")
+        if self._opened is None:
+            self._opened = Objects(self._folder / "objects")
+        return self._opened
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keeps other threads and processes out; what they stored before is known inside."""
+        with self._lock, contextlib.ExitStack() as stack:
+            if self._depth == 0:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                file = stack.enter_context((self._folder / "lock").open("ab"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._objects.refresh()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
 
     def take(self, label: str) -> Snapshot:
-        """Remembers the workspace as it is now. A file that changes meanwhile is stored as one of its states."""
-        with self._lock:
+        """Remembers the workspace as it is now; the newest snapshot when nothing has changed since.
+
+        A file that changes meanwhile is stored as one of its states.
+        """
+        with self._held():
             seen = self._load_seen()
             now: Seen = {}
             root = self._store_folder(".", seen, now)
             self._objects.flush()
-            snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
             replace_file(self._folder / "seen", marshal.dumps(now))
-            self._save([*self.all(), snapshot][-KEPT:])
+            known = self.all()
+            if known and known[-1].root == root:
+                return known[-1]
+            snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
+            self._save([*known, snapshot][-KEPT:])
             while self._objects.total_bytes > self._max_bytes and len(kept := self.all()) > 1:
                 self._save(kept[(len(kept) + 1) // 2 :])
                 self._objects.sweep(self._used())
@@ -98,38 +130,64 @@ class Snapshots:
 
     def read(self, snapshot_id: str, path: str) -> bytes:
         """A file as it was. Raises: ToolError `no_such_snapshot`, `file_missing`, `not_regular`."""
-        entry: Entry | None = Entry("", "dir", 0, 0, self.get(snapshot_id).root)
-        for part in path.split("/"):
-            if entry is not None and entry.kind == "dir":
-                entry = self._objects.folder(entry.content).get(part)
-            else:
-                entry = None
-        if entry is None:
-            raise ToolError(f"{path} was not there", kind="file_missing", path=path)
-        if entry.kind != "file":
-            raise ToolError(f"{path} was not a file", kind="not_regular", path=path)
-        return self._objects.get(entry.content)
+        with self._held():
+            entry = self._entry(snapshot_id, path)
+            if entry.kind == "dir":
+                raise ToolError(f"{path} was a folder", kind="is_directory", path=path)
+            if entry.kind != "file":
+                raise ToolError(f"{path} was not a file", kind="not_regular", path=path)
+            return self._objects.get(entry.content)
+
+    def entries(self, snapshot_id: str, path: str, *, depth: int, limit: int) -> list[FileStat]:
+        """What was below a folder, sorted by path. Raises: ToolError as `read`, `not_a_directory`."""
+        with self._held():
+            entry = self._entry(snapshot_id, path)
+            if entry.kind != "dir":
+                raise ToolError(f"{path} was not a folder", kind="not_a_directory", path=path)
+            found: list[FileStat] = []
+            folders = [(entry.content, "" if path == "." else f"{path}/", 1)]
+            for folder, prefix, level in folders:
+                for below in self._objects.folder(folder).values():
+                    found.append(stat_of(prefix + below.name, below))
+                    if below.kind == "dir" and level < depth:
+                        folders.append((below.content, f"{prefix}{below.name}/", level + 1))
+                if len(found) >= limit:
+                    break
+            return sorted(found, key=lambda stat: stat.path)[:limit]
 
     def diff(self, old_id: str, new_id: str) -> list[Change]:
         """What differs, sorted by path; equal folders are not even opened."""
-        changes = self._differences(self.get(old_id).root, self.get(new_id).root, "")
-        return sorted(changes, key=lambda change: change.path)
+        with self._held():
+            changes = self._differences(self.get(old_id).root, self.get(new_id).root, "")
+            return sorted(changes, key=lambda change: change.path)
 
     def restore(self, snapshot_id: str) -> list[Change]:
         """Makes the workspace what it was, touching only what differs; gives what was changed.
 
         The state before is taken as a snapshot first, so that a restore can be undone.
         """
-        with self._lock:
+        with self._held():
             wanted = self.get(snapshot_id)
             before = self.take(f"before restoring {snapshot_id}")
             return self._become(before.root, wanted.root, self._objects)
 
-    def adopt(self, other: "Snapshots", snapshot_id: str) -> None:
-        """Makes the workspace what another one was."""
-        with self._lock:
+    def adopt(self, other: "Snapshots", snapshot_id: str) -> Snapshot:
+        """Makes the workspace what another one was; a snapshot of it here."""
+        with self._held(), other._held():
             wanted = other.get(snapshot_id)
             self._become(self.take("before adopting").root, wanted.root, other._objects)
+            return self.take(f"adopted {snapshot_id}")
+
+    def _entry(self, snapshot_id: str, path: str) -> Entry:
+        entry: Entry | None = Entry("", "dir", 0, 0, self.get(snapshot_id).root)
+        for part in path.split("/") if path != "." else []:
+            if entry is not None and entry.kind == "dir":
+                entry = self._objects.folder(entry.content).get(part)
+            else:
+                entry = None
+        if entry is None:
+            raise ToolError(f"{path} was not there", kind="file_missing", path=path)
+        return entry
 
     def _become(self, old: str, new: str, source: Objects) -> list[Change]:
         changes = list(self._differences(old, new, "", new_objects=source))
@@ -146,7 +204,9 @@ class Snapshots:
                 self._tree.link(change.path, entry.content)
             else:
                 self._tree.make_dir(change.path)
-                self._tree.set_mode(change.path, entry.mode)
+        for change in sorted(changes, key=lambda change: change.path, reverse=True):
+            if change.new is not None and change.new.kind == "dir":  # Last: it may be closed to writing.
+                self._tree.set_mode(change.path, change.new.mode)
         return changes
 
     def _differences(self, old: str, new: str, prefix: str, *, new_objects: Objects | None = None) -> Iterator[Change]:
@@ -215,6 +275,12 @@ class Snapshots:
                 elif entry.kind == "file":
                     used.add(entry.content)
         return used
+
+
+def stat_of(path: str, entry: Entry) -> FileStat:
+    """A stored entry as the protocol tells it; snapshots keep no times."""
+    size = len(os.fsencode(entry.content)) if entry.kind == "symlink" else entry.size
+    return FileStat(path=path, kind=entry.kind, size=size, mode=entry.mode, mtime_ns=0)
 
 
 def _mark(found: os.stat_result) -> Mark:

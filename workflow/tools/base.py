@@ -82,6 +82,8 @@ class Tool(ABC, Generic[A]):
     description: str
     """What the model is told; a tool whose text depends on settings sets it in `__init__`."""
     effect: ClassVar[Effect]
+    changes_files: ClassVar[bool] = True
+    """False for a tool that has an effect, but never on the workspace."""
     args_type: ClassVar[type[ToolArgs]]
     """Filled in from the type argument."""
 

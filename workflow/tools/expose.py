@@ -34,6 +34,7 @@ class ExposeArgs(ToolArgs):
 class UrlExpose(Tool[ExposeArgs]):
     name = "url_expose"
     effect = Effect.IDEMPOTENT
+    changes_files = False
     description = (
         "Makes a temporary link to a server that runs in the sandbox, for the person to open. Start the server first "
         "with bash(background=true)."

@@ -28,6 +28,7 @@ class PlanArgs(ToolArgs):
 class JobPlan(Tool[PlanArgs]):
     name = "job_plan"
     effect = Effect.IDEMPOTENT
+    changes_files = False
     description = (
         "Makes or revises the plan of this job: the whole plan, or with only_changes just the steps that change. Keep "
         "at most one step in_progress; set it done as soon as it is, with the evidence in `note`. The job cannot end "

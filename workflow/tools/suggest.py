@@ -17,6 +17,7 @@ class SuggestArgs(ToolArgs):
 class SuggestNextSteps(Tool[SuggestArgs]):
     name = "suggest_next_steps"
     effect = Effect.IDEMPOTENT
+    changes_files = False
     description = (
         "Offers the person up to 4 next requests to choose from. Call it once, when the job is done and before the "
         "final answer; each item is an instruction the person could send as it is, best under 80 characters."

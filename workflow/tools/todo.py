@@ -32,6 +32,7 @@ class TodoRead(Tool[TodoReadArgs]):
 class TodoWrite(Tool[TodoWriteArgs]):
     name = "todo_write"
     effect = Effect.IDEMPOTENT
+    changes_files = False
     description = (
         "Replaces the todo list: small items below the level of the plan. Give the whole list each time; at most one "
         "item in_progress. Not needed for a job of one or two actions."

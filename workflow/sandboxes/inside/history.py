@@ -11,7 +11,7 @@ from workflow.sandboxes.inside.workspace import Workspace
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO
 
 KEPT = 200
 """The oldest go first."""
@@ -26,20 +26,23 @@ class History:
             os.makedirs(os.path.join(folder, name), exist_ok=True)
 
     def take(self, label: str) -> str:
-        """Remembers the workspace as it is now; the snapshot's id, later ones sort after it."""
+        """Remembers the workspace as it is now; its id, that of the newest snapshot when nothing has changed.
+
+        Later ones sort after earlier ones.
+        """
         rows, seen = self._scan(store=True)
         ids = self._ids()
+        self._put("seen", marshal.dumps(seen))
+        if ids and self._rows(ids[-1]) == rows:
+            return ids[-1]
         number = int(ids[-1].partition("-")[0]) + 1 if ids else 1
         snapshot = f"{number:08d}-{os.urandom(4).hex()}"
         self._put(f"lists/{snapshot}", marshal.dumps({"label": label, "rows": rows}))
-        self._put("seen", marshal.dumps(seen))
         self._drop_old()
         return snapshot
 
     def restore(self, snapshot: str) -> None:
         """Makes the workspace what it was. Raises: Refused if there is no such snapshot."""
-        if snapshot not in self._ids():
-            raise Refused(f"no snapshot {snapshot}", kind="no_such_snapshot")
         wanted = {row[0]: row for row in self._rows(snapshot)}
         now = {row[0]: row for row in self._scan(store=False)[0]}
         for path in sorted(now, reverse=True):
@@ -51,6 +54,56 @@ class History:
         for path, kind, mode, _ in reversed(list(wanted.values())):  # last: a folder may be closed to writing
             if kind == "dir":
                 os.chmod(os.path.join(self._workspace.root, path), mode)
+
+    def entries(self, snapshot: str, path: str, *, depth: int, limit: int) -> list[Any]:
+        """What was below `path`, as rows of (path, kind, size, mode, 0)."""
+        rows, prefix = self._rows(snapshot), "" if path == "." else path + "/"
+        if prefix and not any(row[0] == path and row[1] == "dir" for row in rows):
+            self.find(snapshot, path)  # says why not, unless it was a file
+            raise Refused(f"{path} was not a folder", kind="not_a_directory")
+        below = [row for row in rows if row[0].startswith(prefix)]
+        return sorted(self._shown(row) for row in below if row[0][len(prefix) :].count("/") < depth)[:limit]
+
+    def find(self, snapshot: str, path: str) -> str:
+        """Where the content of a file as it was lies. Raises: Refused."""
+        found = next((row for row in self._rows(snapshot) if row[0] == path), None)
+        if found is None and path != ".":
+            raise Refused(f"{path} was not there", kind="file_missing")
+        if found is None or found[1] == "dir":
+            raise Refused(f"{path} was a folder", kind="is_directory")
+        if found[1] != "file":
+            raise Refused(f"{path} was not a file", kind="not_regular")
+        return self._object(found[3])
+
+    def compare(self, old: str, new: str) -> list[Any]:
+        """Rows of (path, what was there, what is there), each as `entries` gives it or None; sorted by path."""
+        before, after = ({row[0]: row for row in self._rows(name)} for name in (old, new))
+        changed = sorted(path for path in {**before, **after} if before.get(path) != after.get(path))
+        return [[path, self._shown(before.get(path)), self._shown(after.get(path))] for path in changed]
+
+    def pack(self, snapshot: str, target: BinaryIO) -> None:
+        """Writes a tar archive of a whole snapshot, each folder before its content."""
+        import tarfile  # costly, and only this call needs it
+
+        with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for path, kind, mode, content in self._rows(snapshot):
+                header = tarfile.TarInfo(path)
+                header.mode = mode
+                if kind == "file":
+                    with open(self._object(content), "rb") as file:
+                        header.size = os.fstat(file.fileno()).st_size
+                        tar.addfile(header, file)
+                    continue
+                header.type = tarfile.DIRTYPE if kind == "dir" else tarfile.SYMTYPE
+                header.linkname = content
+                tar.addfile(header)
+
+    def _shown(self, row: Any) -> Any:
+        if row is None:
+            return None
+        path, kind, mode, content = row
+        size = os.stat(self._object(content)).st_size if kind == "file" else len(os.fsencode(content))
+        return [path, kind, size, mode, 0]
 
     def _bring(self, row: list[Any]) -> None:
         path, kind, mode, content = row
@@ -102,6 +155,9 @@ class History:
         return os.path.join(self._folder, "objects", content)
 
     def _rows(self, snapshot: str) -> list[list[Any]]:
+        """Raises: Refused if there is no such snapshot."""
+        if snapshot not in self._ids():
+            raise Refused(f"no snapshot {snapshot}", kind="no_such_snapshot")
         with open(os.path.join(self._folder, "lists", snapshot), "rb") as file:
             rows: list[list[Any]] = marshal.load(file)["rows"]
             return rows

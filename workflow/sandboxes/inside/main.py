@@ -18,6 +18,7 @@ from workflow.sandboxes.inside.workspace import Workspace
 # What only a type checker needs is not imported: a call should cost the start of Python and little more.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, BinaryIO
 
 INLINE = 1 << 20
@@ -97,6 +98,20 @@ class Call:
 
     def do_read(self, path: str, offset: int, limit: int | None) -> Any:
         file, real = self._workspace.open(path)
+        return self._send(file, real, path, offset=offset, limit=limit)
+
+    def do_read_at(self, snapshot: str, path: str) -> Any:
+        real = self._history().find(snapshot, path)
+        return self._send(open(real, "rb"), real, path, offset=0, limit=None)
+
+    def do_list_at(self, snapshot: str, path: str, depth: int, limit: int) -> Any:
+        return self._history().entries(snapshot, path, depth=depth, limit=limit)
+
+    def do_compare(self, old: str, new: str) -> Any:
+        return self._history().compare(old, new)
+
+    def _send(self, file: BinaryIO, real: str, path: str, *, offset: int, limit: int | None) -> Any:
+        """Sends a file's bytes along with the answer, or says where to fetch them."""
         with file:
             size = max(0, os.fstat(file.fileno()).st_size - offset)
             wanted = size if limit is None else min(limit, size)
@@ -138,8 +153,14 @@ class Call:
             return self._workspace.unpack(content, path)
 
     def do_pack(self, path: str) -> Any:
+        return self._send_packed(lambda file: self._workspace.pack(path, file))
+
+    def do_pack_at(self, snapshot: str) -> Any:
+        return self._send_packed(lambda file: self._history().pack(snapshot, file))
+
+    def _send_packed(self, pack: Callable[[BinaryIO], None]) -> Any:
         with open(self._staged(), "xb") as file:
-            self._workspace.pack(path, file)
+            pack(file)
         if os.path.getsize(file.name) > INLINE:
             return {"at": file.name, "staged": True}
         with open(file.name, "rb") as packed:

@@ -1,0 +1,140 @@
+"""A thread's files at earlier events: read them, compare them, put them back, go on from them in another thread."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from modem import keys
+from modem.files import Files
+from modem.forks import Forks
+from modem.moments import NOW, Moment, Moments
+from modem.pool import Connections, translated
+from modem.stream import parse_cursor
+from modem.threads import Threads
+from modem.workspaces import give_up
+from workflow.core.errors import Conflict, NotFound, ThreadBusy, Unavailable
+from workflow.core.events import WorkspaceSaved, encode
+from workflow.core.ids import ThreadId, new_thread_id
+from workflow.core.records import Caller, ThreadRecord
+
+HOLD_S = 120
+"""Runs stay out for this long when the gateway that restores dies."""
+RENEW_S = 30
+PATIENCE_S = 600
+"""For one restore or fork of a large workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore has put into the log."""
+
+    before_id: str
+    """Restoring to this event undoes it."""
+    restored_id: str
+
+
+class Versions:
+    """The gateway's side. Raises everywhere: NotFound, BadCursor, Unavailable."""
+
+    def __init__(self, connections: Connections, threads: Threads, files: Files) -> None:
+        self._connections = connections
+        self._threads, self._files = threads, files
+        self._moments, self._forks = Moments(connections), Forks(connections)
+
+    async def at(self, caller: Caller, thread_id: ThreadId, event_id: str) -> Moment:
+        """The snapshot that holds the files of an event."""
+        await self._threads.get(caller, thread_id)
+        return await self._moments.find(thread_id, event_id)
+
+    async def diff(
+        self, caller: Caller, thread_id: ThreadId, *, old: str, new: str, after: str, limit: int
+    ) -> dict[str, Any]:
+        """What changed between two events, or an event and now (`new` empty), one page of files."""
+        before = await self.at(caller, thread_id, old)
+        later = await self._moments.find(thread_id, new) if new else NOW
+        request = {"op": "diff", "old": before.snapshot, "new": later.snapshot, "after": after, "limit": limit}
+        header, _ = await self._files.ask(caller, thread_id, request | {"path": "."})
+        return header
+
+    async def restore(self, caller: Caller, thread_id: ThreadId, event_id: str) -> Restored:
+        """Makes the files what they were at an event. Raises: ThreadBusy while a run has not ended, Conflict."""
+        moment = await self.at(caller, thread_id, event_id)
+        async with self._holding(caller, thread_id) as token:
+            asked = {"op": "snapshot", "path": ".", "label": "before restoring"}
+            header, _ = await self._files.ask(caller, thread_id, asked)
+            before = WorkspaceSaved(thread_id=thread_id, snapshot=header["snapshot"], why="before_restore")
+            before_id = await self._note(thread_id, token, before)
+            wanted = moment.snapshot or header["snapshot"]
+            asked = {"op": "restore", "path": ".", "snapshot": wanted}
+            await self._files.ask(caller, thread_id, asked, wait_s=PATIENCE_S)
+            after = WorkspaceSaved(thread_id=thread_id, snapshot=wanted, why="restored", of=event_id)
+            return Restored(before_id, await self._note(thread_id, token, after))
+
+    async def fork(self, caller: Caller, thread_id: ThreadId, event_id: str, *, title: str) -> ThreadRecord:
+        """A new thread whose log and files are those of an event."""
+        source = await self._threads.get(caller, thread_id)
+        moment = await self._moments.find(thread_id, event_id)
+        target = new_thread_id()
+        request = {"op": "fork", "path": ".", "snapshot": moment.snapshot, "target": target}
+        try:
+            header, _ = await self._files.ask(caller, thread_id, request, wait_s=PATIENCE_S)
+            at = parse_cursor(event_id)
+            await self._forks.copy(caller, source, target, at=at, title=title, snapshot=header["snapshot"])
+        except (NotFound, Conflict):
+            await give_up(self._connections, target)
+            raise
+        return await self._threads.get(caller, target)
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, caller: Caller, thread_id: ThreadId) -> AsyncIterator[str]:
+        """Keeps runs out; gives the token by which the holder is known."""
+        token = secrets.token_hex(8)
+        await self._hold(caller, thread_id, token)
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(RENEW_S)
+                with contextlib.suppress(Unavailable, NotFound, Conflict):
+                    await self._hold(caller, thread_id, token)
+
+        renewing = asyncio.create_task(renew())
+        unsure = False
+        try:
+            yield token
+        except Unavailable:
+            unsure = True  # A worker may still be at it: the hold ends by itself.
+            raise
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            if not unsure:
+                with contextlib.suppress(NotFound, Unavailable):
+                    await self._note(thread_id, token, free=True)
+
+    async def _hold(self, caller: Caller, thread_id: ThreadId, token: str) -> None:
+        args = [keys.thread(thread_id), caller.tenant, token, HOLD_S * 1000]
+        async with translated():
+            answer = await self._connections.scripts.hold(keys=[keys.metadata(thread_id)], args=args)
+        match answer[0]:
+            case b"missing":
+                raise NotFound(f"no thread {thread_id}")
+            case b"busy":
+                run_id = answer[1].decode()
+                raise ThreadBusy(f"run {run_id} has not ended; cancel it first", run_id=run_id)
+            case b"held":
+                raise Conflict("the thread's files are being restored already", retry_after_s=2)
+
+    async def _note(
+        self, thread_id: ThreadId, token: str, event: WorkspaceSaved | None = None, *, free: bool = False
+    ) -> str:
+        """Appends an event of no run; its id. Raises: NotFound if the thread, or the hold on it, is gone."""
+        payloads = [] if event is None else [encode(event)]
+        args = [keys.thread(thread_id), token, "1" if free else "0", *payloads]
+        async with translated():
+            answer = await self._connections.scripts.note(keys=[keys.metadata(thread_id)], args=args)
+        if answer[0] != b"ok":
+            raise NotFound(f"no thread {thread_id}, or its files took too long to restore")
+        return answer[1].decode() if payloads else ""
