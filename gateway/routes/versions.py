@@ -63,7 +63,6 @@ async def diff_files(
         str,
         Query(
             alias="from",
-            min_length=3,
             max_length=41,
             description="id of the earlier event",
             json_schema_extra={"pattern": CURSOR_PATTERN},
