@@ -17,6 +17,7 @@ from starlette.responses import FileResponse
 
 from gateway import errors
 from gateway.middleware import Bodies, Edge
+from gateway.ratelimit import check_routes
 from gateway.routes import (
     desk,
     desk_actions,
@@ -120,6 +121,7 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
         )
     app.add_middleware(Edge, counts=services.requests)
     document(app)
+    check_routes(settings.limits, app.openapi())
     return app
 
 

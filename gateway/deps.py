@@ -33,7 +33,8 @@ async def admit(request: HTTPConnection, held: Services, caller: Caller, *, scop
     if scope not in caller.scopes:
         raise Forbidden(f"the credential lacks the scope `{scope}`", scope=scope)
     if kind is not None:
-        await held.limits.spend(caller, kind, request.scope["state"])
+        route = f"{request.scope.get('method', 'GET')} {request.scope['route'].path}"
+        await held.limits.spend(caller, kind, route, request.scope["state"])
 
 
 async def reader(request: Request, held: ServicesDep) -> Caller:

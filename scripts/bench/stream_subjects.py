@@ -146,7 +146,10 @@ def subject(name: str, held: Store) -> Iterator[Subject]:
             yield Subject(name, port, psutil.Process(process.pid), needs_post=name == "nchan")
         finally:
             process.terminate()
-            process.wait(15)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:  # it waits for readers that do not read
+                process.kill()
     shutil.rmtree(folder)
 
 

@@ -92,6 +92,9 @@ class LimitSettings(Section):
     max_queued_per_tenant: int = Field(1000, ge=0, description="waiting runs; more are refused with 429")
     max_queued_per_thread: int = Field(50, ge=0, description="waiting runs of one thread; more are refused with 429")
     max_streams_per_tenant: int = Field(2000, ge=0, description="open event streams; more are refused with 429")
+    routes: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="requests per minute of single routes, on top of the rates above"
+    )
 
 
 class RunSettings(Section):
