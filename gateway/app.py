@@ -26,6 +26,7 @@ from gateway.routes import (
     health,
     legacy,
     metrics,
+    previews,
     questions,
     runs,
     session,
@@ -36,6 +37,8 @@ from gateway.routes import (
     ws,
 )
 from gateway.services import Services
+from gateway.visits.layer import Visits
+from gateway.visits.names import Names
 from workflow.core.config import Settings
 from workflow.core.config_load import Loaded
 from workflow.core.errors import NotFound
@@ -95,6 +98,7 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
         events,
         files,
         versions,
+        previews,
         stream,
         webhooks,
         legacy,
@@ -119,7 +123,9 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
             expose_headers=_EXPOSED,
         )
-    app.add_middleware(Edge, counts=services.requests)
+    names = Names(gateway.preview_template, console=gateway.public_url)
+    app.add_middleware(Visits, names=names, links=services.links, doors=services.doors, settings=gateway)
+    app.add_middleware(Edge, counts=services.requests, frames=names.wildcard)
     document(app)
     check_routes(settings.limits, app.openapi())
     return app

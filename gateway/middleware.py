@@ -36,7 +36,7 @@ _SAFE = [
 _API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _CONSOLE_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
-    b"connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; "
+    b"connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-src %b; "
     b"frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 # Swagger UI comes from its CDN and starts from an inline script.
@@ -47,11 +47,11 @@ _DOCS_POLICY = (
 )
 
 
-def content_policy(path: str) -> bytes:
-    """The Content-Security-Policy for what is served at `path`."""
+def content_policy(path: str, *, frames: str) -> bytes:
+    """The Content-Security-Policy for what is served at `path`. frames: whose pages the console may show."""
     if path.startswith(("/docs", "/redoc")):
         return _DOCS_POLICY
-    return _API_POLICY if is_api(path) else _CONSOLE_POLICY
+    return _API_POLICY if is_api(path) else _CONSOLE_POLICY % frames.encode()
 
 
 def is_api(path: str) -> bool:
@@ -67,9 +67,11 @@ after the framework's own twenty layers have returned: they hold 10 KB as long a
 class Edge:
     """The outermost layer. Gives the request its id, adds headers, writes one log line, 499 when the client left."""
 
-    def __init__(self, app: ASGIApp, *, counts: Counter[tuple[str, int]]) -> None:
+    def __init__(self, app: ASGIApp, *, counts: Counter[tuple[str, int]], frames: str) -> None:
+        """frames: whose pages the console may show in a frame, as its policy names them."""
         self._app = app
         self._counts = counts
+        self._frames = frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -79,7 +81,7 @@ class Edge:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         later: list[Later] = []
         scope.setdefault("state", {}).update(request_id=request_id, later=later)
-        exchange = _Exchange(scope, receive, send, request_id)
+        exchange = _Exchange(scope, receive, send, request_id, frames=self._frames)
         with bind(request_id=request_id):
             try:
                 await self._app(scope, exchange.receive, exchange.send)
@@ -99,10 +101,21 @@ def _slim(scope: Scope) -> None:
 class _Exchange:
     """One request on its way through."""
 
-    __slots__ = ("_receive", "_request_id", "_scope", "_send", "_started", "is_complete", "is_left", "status")
+    __slots__ = (
+        "_frames",
+        "_receive",
+        "_request_id",
+        "_scope",
+        "_send",
+        "_started",
+        "is_complete",
+        "is_left",
+        "status",
+    )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, *, frames: str) -> None:
         self._scope = scope
+        self._frames = frames
         self._receive = receive
         self._send = send
         self._request_id = request_id
@@ -129,11 +142,13 @@ class _Exchange:
         await self._send(message)
 
     def _extra(self, present: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        if self._scope["state"].get("is_foreign", False):  # a page of a sandbox's server, on an origin of its own
+            return []
         names = {name.lower() for name, _ in present}
         wanted = [
             (b"x-request-id", self._request_id.encode()),
             *_SAFE,
-            (b"content-security-policy", content_policy(self._scope["path"])),
+            (b"content-security-policy", content_policy(self._scope["path"], frames=self._frames)),
             (b"cache-control", b"no-store" if is_api(self._scope["path"]) else b"no-cache"),
             *self._scope["state"].get("headers", []),
         ]
@@ -147,7 +162,10 @@ class _Exchange:
         took_ms = int((time.monotonic() - self._started) * 1000)
         method = self._scope.get("method", "WS")
         extra = {"status": status, "took_ms": took_ms}
-        _access.info("%s %s %d %d ms", method, self._scope["path"], status, took_ms, extra=extra)
+        path = self._scope["path"]
+        if self._scope["state"].get("is_foreign", False):
+            path = f"preview:{path}"  # without its host, which is a secret
+        _access.info("%s %s %d %d ms", method, path, status, took_ms, extra=extra)
         return method if method in _METHODS else "other", status
 
 

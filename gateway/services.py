@@ -14,8 +14,10 @@ from gateway.ratelimit import RateLimit
 from modem.app import make_app
 from modem.buckets import Buckets
 from modem.desk import Desk
+from modem.doors import Doors
 from modem.expiry import Expiry
 from modem.files import Files
+from modem.links import Links
 from modem.meter import Meter
 from modem.pool import Connections
 from modem.reaper import Reaper
@@ -49,6 +51,8 @@ class Services:
     threads: Threads
     files: Files
     versions: Versions
+    links: Links
+    doors: Doors
     log: Log
     tickets: Tickets
     webhooks: Webhooks
@@ -104,6 +108,8 @@ class Services:
             threads=threads,
             files=files,
             versions=Versions(connections, threads, files),
+            links=Links(connections, template=settings.gateway.preview_template),
+            doors=Doors(connections),
             log=Log(connections),
             tickets=tickets,
             webhooks=runs.webhooks,

@@ -157,6 +157,21 @@ def session(hashed: str) -> str:
     return f"dialtone:session:{hashed}"
 
 
+def links(thread_id: ThreadId) -> str:
+    """HASH: link id → record of a link to a port of the thread's sandbox; one that is not here is dead."""
+    return f"{thread(thread_id)}links"
+
+
+def link(hashed: str) -> str:
+    """STRING: `<thread> <link id>` of the link whose secret has this hash; outlives the link, to tell that it died."""
+    return f"dialtone:link:{hashed}"
+
+
+def door_pass(hashed: str) -> str:
+    """STRING: what a door pass opens; gone once used."""
+    return f"dialtone:door:{hashed}"
+
+
 def bucket(kind: str, who: str) -> str:
     """HASH: tokens of a caller's bucket for one kind of request."""
     return f"dialtone:bucket:{kind}:{who}"

@@ -85,7 +85,14 @@ SAMPLES: tuple[Event, ...] = (
     _made(events.FileChanged, turn=1, path="notes.txt", change="modified", size=13),
     _made(events.SandboxReady, provider="local", tier="T1", network="off"),
     _made(events.WorkspaceSaved, turn=1, snapshot="5b1e8a90c2d34f76", why="turn"),
-    _made(events.PreviewExposed, turn=3, port=8000, url="https://p-8000.example.org/", expires_at=1_790_000_600_000),
+    _made(
+        events.PreviewExposed,
+        turn=3,
+        port=8000,
+        url="https://k3v7qm2yw5c6x4jz1n8trb0hda.preview.example.org/",
+        expires_at=1_790_000_600_000,
+        preview_id="5c0f1be2a94d7763",
+    ),
     _made(
         events.ApprovalRequested,
         turn=3,

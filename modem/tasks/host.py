@@ -16,10 +16,12 @@ from celery import Celery
 
 from modem import workers
 from modem.deliveries import Deliveries
+from modem.doors import Passes
 from modem.figures import Reporter, memory_bytes
 from modem.files import FileServer
 from modem.lag import LoopLag
 from modem.leases import Heartbeat
+from modem.links import Links
 from modem.meter import Meter
 from modem.pool import Connections
 from modem.reaper import Reaper
@@ -28,6 +30,7 @@ from modem.sched import Scheduler
 from modem.send import Hints
 from modem.signals import listen
 from modem.tasks.carrier import Carrier
+from modem.tasks.door import Door
 from modem.tasks.workspace import answer_file_request
 from modem.threads import Threads
 from workflow.core.config import Settings
@@ -92,6 +95,16 @@ class Host:
             meter=self._meter,
             tracing=tracing,
         )
+        links = Links(self._connections, template=settings.gateway.preview_template, worker=self.name)
+        self._shop.services["previews"] = links
+        self._door = Door(
+            Passes(self._connections),
+            self._shop.sandboxes,
+            host=settings.worker.door_host,
+            port=settings.worker.door_port,
+        )
+        self._stack.push_async_callback(self._door.close)
+        await self._door.open()
         files = FileServer(self._connections, lambda *request: answer_file_request(self._shop.sandboxes, *request))
         self._stack.push_async_callback(files.close)
         services: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -184,6 +197,7 @@ class Host:
             sandboxes=self._shop.sandboxes.live,
             disk_free_bytes=disk.free,
             disk_bytes=disk.total,
+            door=self._door.address,
             started_at=self._started_ms,
             config=ConfigState(
                 hash=self._shop.config_hash,

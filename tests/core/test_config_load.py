@@ -72,6 +72,8 @@ def _other_value(name: str) -> tuple[str, object]:
     key = next(key for key in every_key() if dotted(key.path) == name)
     if name == "webhooks.secret":
         return SIGNING_KEY, SIGNING_KEY
+    if name == "gateway.preview_url":
+        return "https://{id}.example.org", "https://{id}.example.org"
     if key.is_container:
         special: dict[str, object] = {"agent.approvals": {"bash": "ask"}, "webhooks.waits_s": [1.0, 2.0]}
         value = special.get(name, {} if isinstance(key.default, dict) else ["x"])

@@ -141,4 +141,4 @@ async def test_the_network_is_as_configured(
 
 
 async def test_a_port_has_a_signed_address_of_its_own(sandbox: RemoteSandbox, server: Any) -> None:
-    assert await sandbox.host_port(3000) == ("3000-sometoken.boxes.test", server.port)
+    assert await sandbox.host_port(3000) == (f"3000-{only_box(server).id}.boxes.localhost", server.port)

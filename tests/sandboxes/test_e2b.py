@@ -88,7 +88,7 @@ async def test_the_network_is_as_configured(
 
 async def test_a_port_has_an_address_of_its_own(sandbox: RemoteSandbox, server: Any) -> None:
     host, port = await sandbox.host_port(8000)
-    assert (host, port) == (f"8000-{only_box(server).id}.boxes.test", server.port)
+    assert (host, port) == (f"8000-{only_box(server).id}.boxes.localhost", server.port)
     with pytest.raises(ToolError):
         await sandbox.host_port(0)
 

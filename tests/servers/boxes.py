@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import uvicorn
 
+VISITED = re.compile(r"([0-9]+)-(box[0-9]+)\.boxes\.localhost(?::[0-9]+)?")
+"""Host names of ports in boxes."""
 PATH = "/usr/local/bin:/usr/bin:/bin"
 """Not ours: a version manager's `python3` there costs five times the call."""
 
@@ -210,6 +214,9 @@ class BoxServer:
 
     async def _faulty(self, scope: Any, receive: Any, send: Any) -> None:
         path = str(scope["path"])
+        if visited := VISITED.fullmatch(dict(scope["headers"]).get(b"host", b"").decode()):
+            await self._visit(int(visited[1]), visited[2], scope, receive, send)
+            return
         self.requests.append((scope.get("method", "WS"), path))
         fault = self._next_fault(path, scope.get("method", "WS"))
         if fault is None:
@@ -222,6 +229,32 @@ class BoxServer:
             await _answer(send, fault)
         else:
             await self._cut(fault, scope, receive, send)
+
+    async def _visit(self, port: int, box_id: str, scope: Any, receive: Any, send: Any) -> None:
+        """What the vendors' proxies do: carries a request to a port inside a box that runs."""
+        box = self.boxes.get(box_id)
+        if box is None or box.state not in {"running", "started"}:
+            await _answer(send, Fault("", status=502, body={"message": "the sandbox does not run"}))
+            return
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                break
+        query = scope["query_string"].decode()
+        url = f"http://127.0.0.1:{port}{scope['raw_path'].decode()}{'?' + query if query else ''}"
+        async with httpx.AsyncClient(trust_env=False) as http:
+            request = http.build_request(scope["method"], url, headers=scope["headers"], content=body)
+            try:
+                answer = await http.send(request, stream=True)
+            except httpx.HTTPError:
+                await _answer(send, Fault("", status=502, body={"message": "nothing answers on this port"}))
+                return
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.headers.raw})
+            async for chunk in answer.aiter_raw():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            await answer.aclose()
 
     def _next_fault(self, path: str, method: str) -> Fault | None:
         for fault in self.faults:

@@ -153,8 +153,9 @@ class DaytonaServer(BoxServer):
 
     async def _preview(self, request: Request) -> Response:
         port = int(request.path_params["port"])
-        url = f"http://{port}-sometoken.boxes.test:{self.port}"
-        shown = {"sandboxId": request.path_params["id"], "port": port, "token": "sometoken", "url": url}
+        box_id = request.path_params["id"]
+        url = f"http://{port}-{box_id}.boxes.localhost:{self.port}"
+        shown = {"sandboxId": box_id, "port": port, "token": box_id, "url": url}
         return JSONResponse(shown)
 
     def _box(self, request: HTTPConnection) -> Box | None:

@@ -132,7 +132,7 @@ class E2bServer(BoxServer):
             "clientID": "local",
             "envdVersion": ENVD_VERSION,
             "envdAccessToken": TOKEN + box.id,
-            "domain": f"boxes.test:{self.port}",
+            "domain": f"boxes.localhost:{self.port}",
         }
 
     def _listed(self, box: Box) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import pytest
 
 from tests.tools.harness import Bench
 from workflow.core.events import PreviewExposed
+from workflow.core.ids import RunId, TenantId, thread_of
+from workflow.core.records import PreviewLink
 from workflow.tools.expose import UrlExpose
 from workflow.tools.registry import Registry
 
@@ -16,9 +18,18 @@ class Previews:
     def __init__(self) -> None:
         self.asked: list[tuple[int, str, float]] = []
 
-    async def __call__(self, port: int, path: str, ttl_s: float) -> tuple[str, int]:
+    async def expose(self, run_id: RunId, *, port: int, path: str, ttl_s: float) -> PreviewLink:
         self.asked.append((port, path, ttl_s))
-        return f"https://preview.example/{port}{path}", 1_700_000_000_000
+        return PreviewLink(
+            id="p1",
+            thread_id=thread_of(run_id),
+            run_id=run_id,
+            tenant=TenantId("acme"),
+            port=port,
+            url=f"https://preview.example/{port}{path}",
+            created_at=1_600_000_000_000,
+            expires_at=1_700_000_000_000,
+        )
 
 
 @pytest.fixture
@@ -39,6 +50,7 @@ async def test_a_server_that_listens_gets_a_link(networked: Bench) -> None:
     assert result.text.startswith("https://preview.example/8123/docs\nThe link works for 10 minutes")
     (event,) = result.events
     assert isinstance(event, PreviewExposed)
+    assert event.preview_id == "p1"
     assert networked.state.previews[8123] == event
 
 
@@ -66,6 +78,7 @@ async def test_without_previews_the_model_is_told(bench: Bench) -> None:
         ({"port": 70_000}, "invalid_arguments"),
         ({"port": 8123, "path": "no-slash"}, "bad_path"),
         ({"port": 8123, "path": "/a b"}, "bad_path"),
+        ({"port": 8123, "path": "/a\nb"}, "bad_path"),
         ({"port": 8123, "ttl_s": 5}, "invalid_arguments"),
     ],
     ids=str,

@@ -36,6 +36,12 @@ class GatewaySettings(Section):
     port: int = Field(8080, ge=1, le=65_535, description="port to listen on")
     processes: int = Field(1, ge=1, le=64, description="gateway processes on this port, each with its own event loop")
     public_url: str = Field("", description="how clients reach the gateway; empty: from the request")
+    preview_url: str = Field(
+        "",
+        pattern=r"^(https?://\{id\}(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+(:[0-9]{1,5})?)?$",
+        description="where links to servers in a sandbox lead, e.g. https://{id}.preview.example.net; "
+        "empty: http://{id}.localhost at `port`",
+    )
     max_body_bytes: Bytes = Field(2_000_000, description="larger JSON bodies are refused with 413")
     max_upload_bytes: Bytes = Field(100_000_000, description="larger file uploads are refused with 413")
     max_task_chars: int = Field(200_000, ge=1, description="longer task texts are refused with 413")
@@ -54,6 +60,11 @@ class GatewaySettings(Section):
     forwarded_allow_ips: tuple[str, ...] = Field(
         ("127.0.0.1",), description="proxies whose X-Forwarded-* headers are believed"
     )
+
+    @property
+    def preview_template(self) -> str:
+        """The address of a preview, `{id}` standing for its secret."""
+        return self.preview_url or f"http://{{id}}.localhost:{self.port}"
 
 
 class AuthSettings(Section):
@@ -131,6 +142,10 @@ class WorkerSettings(Section):
     visibility_timeout_s: Seconds = Field(86_400.0, description="the broker repeats a hint after this; harmless")
     loop_lag_alarm_ms: int = Field(100, ge=1, description="a busier event loop is logged as a warning")
     preview_ms: int = Field(40, ge=5, le=1000, description="deltas are gathered this long")
+    door_host: str = Field(
+        "127.0.0.1", description="where gateways reach servers in this host's sandboxes; 0.0.0.0 for other hosts"
+    )
+    door_port: int = Field(0, ge=0, le=65_535, description="0: any free port; else `processes` has to be 1")
 
 
 class PriceSettings(Section):

@@ -8,6 +8,7 @@ DialtoneError            code, message for people, retryable
 ├── Forbidden            the caller is known but lacks the scope
 │   └── TenantBlocked    an operator lets this tenant start no runs
 ├── NotFound             unknown, or another tenant's: the two look the same
+├── Gone                 was there once: a link that expired or was revoked
 ├── Conflict             the request contradicts the present state
 │   ├── ThreadBusy       a run is active and the policy is `reject`
 │   └── KeyReused        an Idempotency-Key came back with another body
@@ -71,6 +72,10 @@ class TenantBlocked(Forbidden):
 
 class NotFound(DialtoneError):
     code = "not_found"
+
+
+class Gone(DialtoneError):
+    code = "gone"
 
 
 class Conflict(DialtoneError):

@@ -266,6 +266,7 @@ class PreviewExposed(EventBase):
     port: int
     url: str
     expires_at: int = Field(description="milliseconds since 1970")
+    preview_id: str = Field("", description="names the link, for revoking it")
 
     @property
     def wire_name(self) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from workflow.core.events import Delta, Event, EventBase
+from workflow.core.ids import RunId
+from workflow.core.records import PreviewLink
 
 
 class Journal(Protocol):
@@ -35,6 +37,14 @@ class Purse(Protocol):
 
     async def settle(self, usd: float) -> None:
         """Books what the call has cost, and frees what was set aside."""
+        ...
+
+
+class Previews(Protocol):
+    """Makes links to servers in sandboxes."""
+
+    async def expose(self, run_id: RunId, *, port: int, path: str, ttl_s: float) -> PreviewLink:
+        """A link to `port` of the run's sandbox. Raises: Unavailable."""
         ...
 
 

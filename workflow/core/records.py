@@ -116,6 +116,20 @@ class GatewayRecord(Record):
     config: ConfigState = ConfigState()
 
 
+class PreviewLink(Record):
+    """A link to one port of a thread's sandbox; whoever has its address may visit. Times are ms since 1970."""
+
+    id: str = Field(description="names the link; not its secret")
+    thread_id: ThreadId
+    run_id: RunId
+    tenant: TenantId
+    port: int
+    url: str
+    created_at: int
+    expires_at: int
+    worker: str = Field("", description="the worker whose sandbox had the server when the link was made")
+
+
 class WorkerRecord(Record):
     """What a worker process says of itself every second; gone when it stays silent for 10 s."""
 
@@ -135,5 +149,6 @@ class WorkerRecord(Record):
     sandboxes: int = Field(0, description="live sandboxes")
     disk_free_bytes: int = Field(0, description="of the file system that holds its workspaces")
     disk_bytes: int = 0
+    door: str = Field("", description="`host:port` where gateways reach ports inside its sandboxes; empty: nowhere")
     started_at: int = 0
     config: ConfigState = ConfigState()

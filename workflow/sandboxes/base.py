@@ -6,6 +6,7 @@ Paths are POSIX, relative to the workspace root unless they start with the sandb
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -171,7 +172,14 @@ class Sandbox(Protocol):
         ...
 
     async def host_port(self, port: int) -> tuple[str, int]:
-        """Where the gateway reaches `port` of this sandbox: a host or `unix:<path>`, and a port."""
+        """Where the worker's door reaches `port` of this sandbox: a host or `unix:<path>`, and a port. Wakes it.
+
+        By TLS when the port is 443. Raises: ToolError `held_elsewhere` when only another worker can open it.
+        """
+        ...
+
+    def in_use(self) -> AbstractAsyncContextManager[None]:
+        """While inside, the sandbox is not put away for being idle."""
         ...
 
     async def snapshot(self, label: str) -> str:

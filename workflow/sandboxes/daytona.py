@@ -9,6 +9,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from time import monotonic
 from urllib.parse import urlsplit
 
 from daytona import (
@@ -193,6 +194,8 @@ class DaytonaMachine:
         self.id = sandbox.id
         self._sandbox = sandbox
         self._scrub = scrub
+        self._addresses: dict[int, tuple[float, tuple[str, int]]] = {}
+        """Port → until when its address is given out again, by the monotonic clock, and the address."""
 
     async def call(self, command: str) -> str:
         async with self._explained():
@@ -226,12 +229,17 @@ class DaytonaMachine:
             await self._sandbox.stop(timeout=0)
 
     async def address(self, port: int) -> tuple[str, int]:
+        until, known = self._addresses.get(port, (0.0, ("", 0)))
+        if monotonic() < until:
+            return known
         async with self._explained():
             preview = await self._sandbox.create_signed_preview_url(port, PREVIEW_S, request_timeout=CONTROL_S)
         url = urlsplit(preview.url)
         if not url.hostname or url.path not in ("", "/"):
             raise SandboxError("Daytona gave an address for the port that is not only a host")
-        return url.hostname, url.port or (443 if url.scheme == "https" else 80)
+        address = url.hostname, url.port or (443 if url.scheme == "https" else 80)
+        self._addresses[port] = monotonic() + PREVIEW_S / 2, address
+        return address
 
     def changes(self, path: str) -> None:
         """It cannot tell."""

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import DialtoneError, ToolError
+from workflow.core.errors import DialtoneError, SandboxError, ToolError
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.base import (
     BackgroundProcess,
@@ -58,8 +58,9 @@ class LocalSandbox:
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
         self.snapshots = Snapshots(place.state / "snapshots", self._tree, max_bytes=SNAPSHOTS * settings.disk_bytes)
         """Blocking: comparing and reading of snapshots; call it from a thread."""
-        self._ports = Ports(place.state, self.cell)
+        self._ports = Ports(place.state, self._visited_cell)
         self._has_sockets = info.tier != "T2"
+        self._visitors = 0
         self._foreground: set[Foreground] = set()
         self._background: dict[int, Background] = {}
         state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
@@ -149,12 +150,21 @@ class LocalSandbox:
         if not self._has_sockets:
             raise ToolError(f"commands in tier {self.info.tier} have no ports", kind="port_closed", port=port)
         elsewhere = self._ports.path(port)
-        if not self.is_live and is_used(self.place.state / "lock"):
+        if self._is_held_elsewhere():
             # Another worker runs the thread's sandbox; it alone can open a port in it.
-            if not elsewhere.exists():
-                raise ToolError(f"port {port} was not exposed by the running sandbox", kind="port_closed", port=port)
+            if not elsewhere.exists() or self._ports.is_ours(port):
+                raise ToolError(f"port {port} was not exposed by the running sandbox", kind="held_elsewhere", port=port)
             return f"unix:{elsewhere}", port
         return f"unix:{await self._ports.expose(port)}", port
+
+    @contextlib.asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        self._visitors += 1
+        try:
+            yield
+        finally:
+            self._visitors -= 1
+            self.used_at = monotonic()
 
     async def snapshot(self, label: str) -> str:
         return (await self._in_thread(lambda: self.snapshots.take(label))).id
@@ -216,7 +226,7 @@ class LocalSandbox:
 
     @property
     def runs_commands(self) -> bool:
-        return bool(self._foreground) or self._ports.is_used
+        return bool(self._foreground) or self._visitors > 0 or self._ports.is_used
 
     @property
     def has_background(self) -> bool:
@@ -230,6 +240,19 @@ class LocalSandbox:
             self._starting = asyncio.ensure_future(self._enter())
         # A caller who is cancelled leaves the start to the next one; half of one would leave processes behind.
         return await asyncio.shield(self._starting)
+
+    async def _visited_cell(self) -> Cell:
+        """The cell for somebody from outside, who must not end the one in which another worker runs commands."""
+        if self._is_held_elsewhere():
+            raise SandboxError("another worker runs this sandbox")
+        return await self.cell()
+
+    def _is_held_elsewhere(self) -> bool:
+        return not self.is_live and self._starting_is_over and is_used(self.place.state / "lock")
+
+    @property
+    def _starting_is_over(self) -> bool:
+        return self._starting is None or self._starting.done()
 
     @property
     def _cell(self) -> Cell | None:

@@ -6,6 +6,7 @@ those handed to the provider, and refuses anything else with SandboxError rather
 
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -131,6 +132,10 @@ class MemorySandbox:
 
     async def host_port(self, port: int) -> tuple[str, int]:
         raise SandboxError("the memory sandbox has no ports", port=port)
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        yield
 
     async def snapshot(self, label: str) -> str:
         newest = next(reversed(self._snapshots), None)

@@ -6,6 +6,7 @@ that no program has to run inside for it and the namespace stays closed.
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,10 +27,15 @@ class Ports:
     """The exposed ports of one sandbox. Belongs to the event loop it is used on."""
 
     def __init__(self, folder: Path, cell: GetCell) -> None:
-        """cell: gives the live cell, started when there is none: a visitor wakes a sandbox that was reclaimed."""
+        """cell: gives the live cell, started when there is none: a visitor wakes a sandbox that was reclaimed.
+
+        It raises SandboxError rather than start one beside that of another worker.
+        """
         self._folder = folder
         self._cell = cell
         self._servers: dict[int, asyncio.Server] = {}
+        self._files: dict[int, os.stat_result] = {}
+        """What each of our sockets is in the file system."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -40,11 +46,20 @@ class Ports:
     def path(self, port: int) -> Path:
         return self._folder / f"port-{port}"
 
+    def is_ours(self, port: int) -> bool:
+        """True if the socket at `path` is of this process; another worker may have put its own there."""
+        try:
+            return port in self._files and os.path.samestat(self.path(port).stat(), self._files[port])
+        except FileNotFoundError:
+            return False
+
     async def expose(self, port: int) -> Path:
         """The unix socket that leads to `port`; only our own user can connect. Raises: SandboxError."""
         path = self.path(port)
-        if port in self._servers:
+        if self.is_ours(port):
             return path
+        if port in self._servers:
+            self._servers.pop(port).close()
         if len(str(path).encode()) > MAX_PATH:
             raise SandboxError(f"the data folder's path is too long for sockets: {path}")
         path.unlink(missing_ok=True)
@@ -52,6 +67,7 @@ class Ports:
         try:
             listener.bind(str(path))
             path.chmod(0o600)
+            self._files[port] = path.stat()
             self._servers[port] = await asyncio.start_unix_server(self._serve(port), sock=listener)
         except OSError as error:
             listener.close()
@@ -62,7 +78,8 @@ class Ports:
         """Ends every connection and takes the sockets away."""
         for port, server in self._servers.items():
             server.close()
-            self.path(port).unlink(missing_ok=True)
+            if self.is_ours(port):
+                self.path(port).unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -85,9 +102,24 @@ class Ports:
                 return
             inner_reader, inner_writer = await asyncio.open_connection(sock=inside)
             with contextlib.closing(inner_writer):
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(pipe(reader, inner_writer))
-                    group.create_task(pipe(inner_reader, writer))
+                await carry((reader, writer), (inner_reader, inner_writer))
+
+
+async def carry(
+    visitor: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+) -> None:
+    """Carries bytes both ways until either side has ended.
+
+    A visitor's end ends it too: it may be a connection that is gone, which a silent server would never notice.
+    """
+    tasks = {asyncio.ensure_future(pipe(visitor[0], server[1])), asyncio.ensure_future(pipe(server[0], visitor[1]))}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def dial(cell: Cell, port: int) -> socket.socket:

@@ -26,6 +26,7 @@ from workflow.sandboxes.remote_line import Line
 from workflow.sandboxes.remote_watch import changes
 
 FORGET_S = 3600.0
+TOUCH_S = 60.0
 BUSY_FACTOR = 12
 """A sandbox with background processes is kept this many times longer than an idle one."""
 
@@ -38,6 +39,8 @@ class RemoteSandbox:
         self.info = info
         self._settings = settings
         self._has_background = False
+        self._touched_at = -TOUCH_S
+        """When a visitor of a port last made sure that the machine is awake."""
         self._finished: list[str] = []
         """Commands whose end was seen; the next call clears them away in there."""
 
@@ -110,7 +113,14 @@ class RemoteSandbox:
         if not 1 <= port <= 65_535:
             raise ToolError(f"{port} is not a port", kind="port_closed", port=port)
         async with self.line.in_use():
+            if monotonic() - self._touched_at > min(TOUCH_S, self._settings.idle_s / 3):
+                # An address may be had without the machine: this wakes it, and tells other workers that it is used.
+                await self.line.ask("stat", path=".")
+                self._touched_at = monotonic()
             return await self.line.attempt(lambda machine: machine.address(port))
+
+    def in_use(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return self.line.in_use()
 
     async def snapshot(self, label: str) -> str:
         return str(await self.line.ask("snapshot", label=label))
@@ -160,7 +170,7 @@ class RemoteSandbox:
         """Pauses the machine if nobody, whichever worker, has used it for long enough; whether it sleeps now."""
         machine, idle_s = self.line.machine, self._settings.idle_s
         if machine is None or self.line.users or monotonic() - self.line.used_at < idle_s:
-            if machine is not None and self._has_background:
+            if machine is not None and (self._has_background or self.line.users):
                 await self.line.extend(machine)
             return False
         try:
@@ -180,6 +190,7 @@ class RemoteSandbox:
         """Pauses the machine; the next call wakes it."""
         machine = self.line.machine
         if machine is not None:
+            self._touched_at = -TOUCH_S
             self.line.leave(machine)
             with contextlib.suppress(Asleep):
                 await machine.pause()

@@ -1,13 +1,13 @@
 """url_expose: a link under which a server in the sandbox can be opened in a browser."""
 
 import math
-from collections.abc import Awaitable, Callable
 from typing import cast
 
 from pydantic import Field
 
 from workflow.core.errors import ToolError
 from workflow.core.events import Effect, PreviewExposed
+from workflow.core.ports import Previews
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 
 MIN_PORT = 1024
@@ -20,9 +20,6 @@ for ((i = 0; i < $2; i++)); do
 done
 exit 1
 """
-
-Previews = Callable[[int, str, float], Awaitable[tuple[str, int]]]
-"""(port, path, seconds to live) → (link, when it expires in milliseconds since 1970)."""
 
 
 class ExposeArgs(ToolArgs):
@@ -52,7 +49,7 @@ class UrlExpose(Tool[ExposeArgs]):
                 "Links to the sandbox are not available here. Tell the person how to start the program themselves.",
                 kind="previews_off",
             )
-        if not args.path.startswith("/") or any(char.isspace() for char in args.path):
+        if not args.path.startswith("/") or not args.path.isascii() or not args.path.isprintable() or " " in args.path:
             raise ToolError("`path` must start with / and hold no blanks, e.g. /docs.", kind="bad_path")
         tries = str(math.ceil(self._wait_s / _PAUSE_S))
         checked = await context.sandbox.exec(
@@ -65,10 +62,11 @@ class UrlExpose(Tool[ExposeArgs]):
                 "bash(background=true), look at its output with bash_output, and use the port that it names.",
                 kind="not_listening",
             )
-        url, expires_at = await previews(args.port, args.path, args.ttl_s)
+        link = await previews.expose(context.run_id, port=args.port, path=args.path, ttl_s=args.ttl_s)
+        about = {"port": link.port, "url": link.url, "expires_at": link.expires_at, "preview_id": link.id}
         return ToolOutput(
-            text=f"{url}\nThe link works for {args.ttl_s / 60:g} minutes, or until the sandbox closes. Give it to the "
-            "person in your answer.",
-            data={"port": args.port, "url": url, "expires_at": expires_at},
-            events=(context.event(PreviewExposed, port=args.port, url=url, expires_at=expires_at),),
+            text=f"{link.url}\nThe link works for {args.ttl_s / 60:g} minutes, as long as the server runs. Give it to "
+            "the person in your answer.",
+            data=about,
+            events=(context.event(PreviewExposed, **about),),
         )

@@ -1,0 +1,85 @@
+"""One WebSocket visit: messages both ways, each whole, until either side closes."""
+
+import asyncio
+import contextlib
+
+from aiohttp import ClientError, ClientWebSocketResponse, ClientWSTimeout, WSMsgType, WSServerHandshakeError
+from starlette.types import Receive, Scope, Send
+
+from gateway.visits.headers import Disguise
+from gateway.visits.tunnel import HEADERS_S, address, over
+from modem.doors import Tunnel
+from workflow.core.errors import SandboxError
+
+NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011
+_UNSENDABLE = {1005: NORMAL, 1006: FAILED, 1015: FAILED}
+"""Codes that only say what was seen (RFC 6455 7.4.1)."""
+
+
+class Denied(Exception):
+    """The server refuses the upgrade with an HTTP status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+async def duplex(
+    scope: Scope, receive: Receive, send: Send, *, tunnel: Tunnel, disguise: Disguise, max_bytes: int
+) -> None:
+    """Carries one WebSocket. Raises: SandboxError when nothing answers; Denied."""
+    async with over(tunnel.socket) as session, contextlib.AsyncExitStack() as stack:
+        await receive()  # websocket.connect
+        try:
+            async with asyncio.timeout(HEADERS_S):
+                inner = await stack.enter_async_context(
+                    session.ws_connect(
+                        address(scope, tunnel),
+                        headers=disguise.inward(scope["headers"]),
+                        protocols=scope["subprotocols"],
+                        max_msg_size=max_bytes,
+                        timeout=ClientWSTimeout(ws_close=5),
+                    )
+                )
+        except WSServerHandshakeError as error:
+            raise Denied(error.status if 400 <= error.status < 600 else 502) from error
+        except (ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            raise SandboxError(f"nothing answers on port {disguise.port}") from error
+        await send({"type": "websocket.accept", "subprotocol": inner.protocol, "headers": []})
+        await _carry(inner, receive, send)
+
+
+async def _carry(inner: ClientWebSocketResponse, receive: Receive, send: Send) -> None:
+    inward = asyncio.ensure_future(_inward(inner, receive))
+    outward = asyncio.ensure_future(_outward(inner, send))
+    try:
+        done, _ = await asyncio.wait({inward, outward}, return_when=asyncio.FIRST_COMPLETED)
+        if outward in done:
+            code = await outward
+            await send({"type": "websocket.close", "code": code})
+    finally:
+        for task in (inward, outward):
+            task.cancel()
+        await asyncio.gather(inward, outward, return_exceptions=True)
+
+
+async def _inward(inner: ClientWebSocketResponse, receive: Receive) -> None:
+    with contextlib.suppress(ClientError, OSError):
+        while (message := await receive())["type"] != "websocket.disconnect":
+            if message.get("text") is not None:
+                await inner.send_str(message["text"])
+            else:
+                await inner.send_bytes(message["bytes"])
+        code: int = message.get("code") or GOING_AWAY
+        await inner.close(code=_UNSENDABLE.get(code, code))
+
+
+async def _outward(inner: ClientWebSocketResponse, send: Send) -> int:
+    """The code with which the server closed."""
+    async for message in inner:
+        if message.type is WSMsgType.TEXT:
+            await send({"type": "websocket.send", "text": message.data})
+        elif message.type is WSMsgType.BINARY:
+            await send({"type": "websocket.send", "bytes": message.data})
+    code = inner.close_code or FAILED
+    return _UNSENDABLE.get(code, code)
