@@ -54,6 +54,12 @@ class RedisServer:
         shutil.move(str(copy / "appendonlydir"), self.folder)
         copy.rmdir()
 
+    def sync(self) -> None:
+        """Returns once all that was written is on disk: the last second is not, in general, and a kill loses it."""
+        with self.client() as client:
+            client.set("synced", "1", px=1)  # WAITAOF waits for what its own connection wrote last
+            assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1
+
     def kill(self) -> None:
         """Ends it the hard way; the data stays."""
         if self.process is not None:

@@ -232,6 +232,7 @@ async def test_streams_stay_open_while_redis_is_away_and_catch_up_when_it_is_bac
     turn = await worker.running(thread)
     async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
         await reader.until(2)
+        await asyncio.to_thread(own_redis.sync)
         own_redis.kill()
         seen = reader.heartbeats
         await reader.until_heartbeats(seen + 3)

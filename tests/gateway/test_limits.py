@@ -88,6 +88,7 @@ async def test_executes_are_refused_and_nothing_half_made_while_redis_is_away(tm
             httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http,
         ):
             thread = (await http.post("/api/agent/initiate")).json()["thread_id"]
+            await asyncio.to_thread(server.sync)
             server.kill()
             answer = await http.post(f"/api/agent/{thread}/execute", json={"task": "go"})
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
@@ -99,7 +100,8 @@ async def test_executes_are_refused_and_nothing_half_made_while_redis_is_away(tm
                 return (await http.get("/health")).status_code == 200
 
             await until(is_back, what="the gateway to see it")
-            assert (await http.get(f"/api/agent/{thread}/runs")).json()["items"] == []
+            kept = (await http.get(f"/api/agent/{thread}/runs")).json()
+            assert kept == {"items": [], "next_cursor": None}
             assert (await http.post(f"/api/agent/{thread}/execute", json={"task": "go"})).status_code == 202
     finally:
         server.stop()
