@@ -127,6 +127,21 @@ def tenant_threads(tenant: TenantId) -> str:
     return f"tenant:{{{tenant}}}:threads"
 
 
+def tenant_sandboxes(tenant: TenantId) -> str:
+    """HASH: thread → who has its live sandbox, and until when that is believed (ms)."""
+    return f"tenant:{{{tenant}}}:sandboxes"
+
+
+def tenant_waits(tenant: TenantId) -> str:
+    """STRING: the tenant waits for a place for a sandbox; expires by itself."""
+    return f"tenant:{{{tenant}}}:waits"
+
+
+def tenant_disk(tenant: TenantId) -> str:
+    """HASH: thread → bytes that its files take; the field '' is the sum."""
+    return f"tenant:{{{tenant}}}:disk"
+
+
 def worker_record(worker: str) -> str:
     """STRING: what a worker or gateway process says of itself; expires by itself."""
     return f"dialtone:worker:{worker}"

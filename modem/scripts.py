@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
 _DESK = ("requeue",)
 _HOLD = ("hold", "note")
+_QUOTA = ("quota_take", "quota_give", "quota_weigh")
 _MONEY = ("reserve", "settle")
 _HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
 _FIGURES = ("figures",)
@@ -44,6 +45,9 @@ class Scripts:
     requeue: Any
     hold: Any
     note: Any
+    quota_take: Any
+    quota_give: Any
+    quota_weigh: Any
     hook_add: Any
     hook_take: Any
     hook_settle: Any
@@ -58,7 +62,7 @@ class Scripts:
     sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_DESK, *_HOLD, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
+        for name in (*_THREAD, *_DESK, *_HOLD, *_QUOTA, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

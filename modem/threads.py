@@ -147,7 +147,9 @@ class Threads:
             for key in doomed:
                 pipe.unlink(key)
             pipe.zrem(keys.tenant_threads(caller.tenant), thread_id)
+            pipe.hdel(keys.tenant_sandboxes(caller.tenant), thread_id)
             await pipe.execute()
+            await self._scripts.quota_weigh(keys=[keys.tenant_disk(caller.tenant)], args=[thread_id, 0])
         await give_up(self._connections, thread_id)
 
     async def open_run(

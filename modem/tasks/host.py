@@ -24,6 +24,7 @@ from modem.leases import Heartbeat
 from modem.links import Links
 from modem.meter import Meter
 from modem.pool import Connections
+from modem.quotas import TenantQuota
 from modem.reaper import Reaper
 from modem.runs import Runs
 from modem.sched import Scheduler
@@ -74,8 +75,14 @@ class Host:
         runs = Runs(self._connections, scheduler, hints.send, meter=self._meter)
         threads = Threads(self._connections, settings, runs, scheduler)
         reaper = Reaper(self._connections, scheduler, runs, threads, settings.runs)
+        quota = TenantQuota(self._connections, settings.sandbox, owner=self.name)
         self._shop: Workshop = await self._stack.enter_async_context(
-            open_workshop(settings, config_hash=config_hash(settings), exists=threads.exists)
+            open_workshop(
+                settings,
+                config_hash=config_hash(settings),
+                exists=threads.exists,
+                quota=quota if quota.is_limited else None,
+            )
         )
         await self._describe()
         tracing = open_tracing(settings.telemetry, component="worker", env=settings.env)

@@ -85,6 +85,7 @@ def _other_value(name: str) -> tuple[str, object]:
         return str(not key.default).lower(), not key.default
     if isinstance(key.default, int | float):
         low = {"agent.compact_at": 0.5, "gateway.heartbeat_s": 7.0, "agent.keep_recent": 0.2, "sandbox.cpus": 1.0}
+        low |= {"sandbox.tenant_cpus": 4.0, "sandbox.tenant_memory_bytes": 4_000_000_000}
         near = low.get(name, key.default - 1 if key.default > 2 else key.default + 1)
         return str(near), near
     return "another", "another"

@@ -7,7 +7,7 @@ need, never the whole, never a global. Secrets (type SecretStr) come from the en
 import base64
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -263,7 +263,17 @@ class SandboxSettings(Section):
     output_bytes: Bytes = Field(20_000_000, description="one command may print this much before it is killed")
     idle_s: Seconds = Field(300.0, description="an unused sandbox is put away after this; its files stay")
     max_live: int = Field(500, ge=1, description="sandboxes at once on this host")
-    max_live_per_tenant: int = Field(0, ge=0, description="of those, for one tenant; 0 means no limit")
+    max_live_per_tenant: int = Field(0, ge=0, description="of one tenant, over all workers; 0 means no limit")
+    tenant_memory_bytes: int = Field(
+        0, ge=0, description="of one tenant's live sandboxes, each counted with its limit; 0 means no limit"
+    )
+    tenant_cpus: float = Field(0.0, ge=0, description="likewise in cores; 0 means no limit")
+    tenant_disk_bytes: int = Field(
+        0, ge=0, description="one tenant's local workspaces; with more no command starts; 0 means no limit"
+    )
+    tenant_wait_s: float = Field(
+        60.0, ge=0, description="a sandbox beyond its tenant's limits waits so long for a place; 0 refuses at once"
+    )
     archive_after_days: float = Field(7.0, gt=0, description="an unused workspace is packed after this")
     workspaces_bytes: Bytes = Field(50_000_000_000, description="disk budget of all workspaces together")
     template: str = Field("", description="E2B template or Daytona snapshot")
@@ -281,6 +291,14 @@ class SandboxSettings(Section):
         default_factory=dict,
         description="per allowed host: the environment variable with the Authorization header its requests get",
     )
+
+    @field_validator("tenant_memory_bytes", "tenant_cpus")
+    @classmethod
+    def _holds_one(cls, value: float, info: ValidationInfo) -> float:
+        one = info.data.get(str(info.field_name).removeprefix("tenant_"), 0)
+        if 0 < value < one:
+            raise PydanticCustomError("too_little", "0 or what one sandbox may use, {one}", {"one": f"{one:.10g}"})
+        return value
 
 
 class WebhookSettings(Section):

@@ -1,10 +1,10 @@
 """What workflow needs from outside, handed in as arguments. modem implements these, tests fake them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from workflow.core.events import Delta, Event, EventBase
-from workflow.core.ids import RunId
+from workflow.core.ids import RunId, ThreadId
 from workflow.core.records import PreviewLink
 
 
@@ -45,6 +45,34 @@ class Previews(Protocol):
 
     async def expose(self, run_id: RunId, *, port: int, path: str, ttl_s: float) -> PreviewLink:
         """A link to `port` of the run's sandbox. Raises: Unavailable."""
+        ...
+
+
+class Quota(Protocol):
+    """What a tenant's live sandboxes may use together, counted over all workers. Everything raises Unavailable."""
+
+    @property
+    def limits_disk(self) -> bool:
+        """Whether files are limited, so that it is worth weighing them."""
+        ...
+
+    async def take(self, thread_id: ThreadId) -> Collection[ThreadId]:
+        """Counts a sandbox in. Empty: it may start; else the threads of its tenant that hold every place there is.
+
+        Raises: LimitExceeded when the tenant's files take more than they may.
+        """
+        ...
+
+    async def keep(self, thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+        """Keeps the places of live sandboxes; those of them whose tenant waits for one."""
+        ...
+
+    async def give(self, thread_id: ThreadId) -> None:
+        """Counts a sandbox out."""
+        ...
+
+    async def weigh(self, thread_id: ThreadId, disk_bytes: int) -> None:
+        """Notes what a thread's files take."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from workflow.agent.calls import FileLocks
 from workflow.core.config import SandboxSettings, Settings
 from workflow.core.errors import ConfigError
+from workflow.core.ports import Quota
 from workflow.llm.models import Models, build_llm
 from workflow.sandboxes.base import SandboxProvider, TierReport
 from workflow.sandboxes.local import LocalProvider
@@ -46,10 +47,12 @@ async def open_workshop(
     config_hash: str = "",
     environ: Mapping[str, str] | None = None,
     exists: Exists | None = None,
+    quota: Quota | None = None,
 ) -> AsyncIterator[Workshop]:
     """Everything a run needs, closed at the end. Raises: ConfigError.
 
     exists: whether a thread is known; without it, remote sandboxes of threads that are gone are never looked for.
+    quota: what tenants may use together with other workers.
     """
     environ = os.environ if environ is None else environ
     registry, problems = build_registry(settings.tools, network=settings.sandbox.network, environ=environ)
@@ -58,7 +61,7 @@ async def open_workshop(
     models = build_llm(settings.llm, environ=environ)
     try:
         async with provider(
-            settings.sandbox, data_dir=Path(settings.data_dir), environ=environ, exists=exists
+            settings.sandbox, data_dir=Path(settings.data_dir), environ=environ, exists=exists, quota=quota
         ) as sandboxes:
             report = await sandboxes.check()
             yield Workshop(settings, models, registry, sandboxes, report, config_hash)
@@ -67,11 +70,16 @@ async def open_workshop(
 
 
 def provider(
-    settings: SandboxSettings, *, data_dir: Path, environ: Mapping[str, str], exists: Exists | None = None
+    settings: SandboxSettings,
+    *,
+    data_dir: Path,
+    environ: Mapping[str, str],
+    exists: Exists | None = None,
+    quota: Quota | None = None,
 ) -> SandboxProvider:
     """The configured sandbox provider. Raises: ConfigError when its key is missing."""
     if settings.provider == "local":
-        return LocalProvider(settings, data_dir=data_dir, environ=environ)
+        return LocalProvider(settings, data_dir=data_dir, environ=environ, quota=quota)
     if settings.credentials:
         raise ConfigError("sandbox.credentials are added by the local sandbox's proxy; remote sandboxes do not have it")
     variable = settings.api_key_env or f"{settings.provider.upper()}_API_KEY"
@@ -84,9 +92,9 @@ def provider(
 
         domain, url = environ.get("E2B_DOMAIN", ""), environ.get("E2B_SANDBOX_URL", "")
         return E2bProvider(
-            settings, api_key=api_key, domain=domain, sandbox_url=url, label=settings.label, exists=exists
+            settings, api_key=api_key, domain=domain, sandbox_url=url, label=settings.label, exists=exists, quota=quota
         )
     from workflow.sandboxes.daytona import DaytonaProvider  # noqa: PLC0415
 
     target = environ.get("DAYTONA_TARGET", "")
-    return DaytonaProvider(settings, api_key=api_key, target=target, label=settings.label, exists=exists)
+    return DaytonaProvider(settings, api_key=api_key, target=target, label=settings.label, exists=exists, quota=quota)

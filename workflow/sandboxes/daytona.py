@@ -33,6 +33,7 @@ from daytona import (
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
+from workflow.core.ports import Quota
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.machines import Asleep, Busy, Dropped, Found, Pace, Show, Vanished
 from workflow.sandboxes.remote import Exists, RemoteProvider
@@ -75,13 +76,14 @@ class DaytonaProvider(RemoteProvider):
         label: str = "dialtone",
         home: str = HOME,
         exists: Exists | None = None,
+        quota: Quota | None = None,
         pace: Pace | None = None,
     ) -> None:
         """label: tells this deployment's sandboxes from others in the same organisation."""
         pace = pace or Pace()
         lease_s = pace.lease_s(idle_s=settings.idle_s)
         fleet = DaytonaFleet(settings, api_key=api_key, target=target, label=label, lease_s=lease_s)
-        super().__init__(fleet, settings, home=home, exists=exists, pace=pace)
+        super().__init__(fleet, settings, home=home, exists=exists, quota=quota, pace=pace)
 
 
 class DaytonaFleet:

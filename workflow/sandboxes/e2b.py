@@ -33,6 +33,7 @@ from e2b.sandbox.sandbox_api import SandboxNetworkOpts
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
+from workflow.core.ports import Quota
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.machines import Asleep, Busy, Dropped, Found, Pace, Show, Vanished
 from workflow.sandboxes.remote import Exists, RemoteProvider
@@ -62,6 +63,7 @@ class E2bProvider(RemoteProvider):
         label: str = "dialtone",
         home: str = HOME,
         exists: Exists | None = None,
+        quota: Quota | None = None,
         pace: Pace | None = None,
     ) -> None:
         """label: tells this deployment's sandboxes from others in the same account."""
@@ -70,7 +72,7 @@ class E2bProvider(RemoteProvider):
         fleet = E2bFleet(
             settings, api_key=api_key, domain=domain, sandbox_url=sandbox_url, label=label, lease_s=lease_s
         )
-        super().__init__(fleet, settings, home=home, exists=exists, pace=pace)
+        super().__init__(fleet, settings, home=home, exists=exists, quota=quota, pace=pace)
 
 
 class E2bFleet:

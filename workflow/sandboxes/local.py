@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -16,7 +16,9 @@ from weakref import WeakValueDictionary
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused
 from workflow.core.ids import ThreadId
+from workflow.core.ports import Quota
 from workflow.sandboxes import tiers
+from workflow.sandboxes.admission import Admission
 from workflow.sandboxes.advice import for_better_tier
 from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.cell import Cell
@@ -53,13 +55,16 @@ class LocalProvider:
         means: Means = Means(),  # noqa: B008  (frozen)
         environ: Mapping[str, str] | None = None,
         proxy: Proxy | None = None,
+        quota: Quota | None = None,
     ) -> None:
         """report: what an earlier `check` on this machine said; None checks before the first sandbox is opened.
 
         environ: holds the credentials that `settings.credentials` names; by default this process's own.
         proxy: the way out of sandboxes with a network; by default one made from the settings.
+        quota: what tenants may use together with other workers; None for no limit.
         Raises: ConfigError for a credential that is not there.
         """
+        self._admission = Admission(quota, wait_s=settings.tenant_wait_s, free=self._free)
         self._settings = settings
         self._data_dir = data_dir.resolve()
         self._report = report
@@ -119,6 +124,10 @@ class LocalProvider:
                 closed += sandbox.is_live
                 await sandbox.close()
                 self._resting[thread_id] = self._sandboxes.pop(thread_id)
+        live = {thread_id: sandbox for thread_id, sandbox in self._all() if sandbox.is_live}
+        for thread_id, sandbox in live.items():
+            await self._admission.weigh(thread_id, sandbox.disk_bytes)
+        await self._admission.keep(live)
         if monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = monotonic()
             await self.tidy()
@@ -140,6 +149,7 @@ class LocalProvider:
         for sandbox in (*self._sandboxes.values(), *self._resting.values()):
             await sandbox.dispose()
         self._sandboxes.clear()
+        await self._admission.close()
         self._entrance.close()
 
     def _is_held(self, thread_id: ThreadId) -> bool:
@@ -168,20 +178,41 @@ class LocalProvider:
             await self._make_room()
             if thread_id in self._resting:  # Whoever held it uses it again.
                 self._sandboxes[thread_id] = self._resting.pop(thread_id)
-            return await self._entrance.enter(tier, place, settings)
+            await self._admission.weigh(thread_id, sandbox.disk_bytes)
+            await self._admission.enter(thread_id)
+            try:
+                cell = await self._entrance.enter(tier, place, settings)
+            except BaseException:
+                self._admission.leave(thread_id)
+                raise
+            cell.at_end.append(lambda: self._admission.leave(thread_id))
+            return cell
 
         environment = tiers.environment(tier, place, settings)
-        return LocalSandbox(info, place, settings, environment=environment, enter=enter)
+        sandbox = LocalSandbox(info, place, settings, environment=environment, enter=enter)
+        return sandbox
 
     async def _make_room(self) -> None:
         """Closes the sandbox that was unused longest when there are too many. Raises: LimitExceeded if all work."""
-        live = [sandbox for sandbox in (*self._sandboxes.values(), *self._resting.values()) if sandbox.is_live]
-        if len(live) < self._settings.max_live:
-            return
-        free = [sandbox for sandbox in live if not sandbox.runs_commands and not sandbox.has_background]
-        if not free:
+        live = [thread_id for thread_id, sandbox in self._all() if sandbox.is_live]
+        if len(live) >= self._settings.max_live and not await self._free(live):
             raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
-        await min(free, key=lambda sandbox: sandbox.used_at).close()
+
+    async def _free(self, threads: Collection[ThreadId]) -> bool:
+        """Closes the live sandbox of these threads that was unused longest and runs nothing; False if there is none."""
+        idle = [
+            sandbox
+            for thread_id, sandbox in self._all()
+            if thread_id in threads and sandbox.is_live and not sandbox.runs_commands and not sandbox.has_background
+        ]
+        if not idle:
+            return False
+        await min(idle, key=lambda sandbox: sandbox.used_at).close()
+        await self._admission.close()
+        return True
+
+    def _all(self) -> list[tuple[ThreadId, LocalSandbox]]:
+        return [*self._sandboxes.items(), *self._resting.items()]
 
     async def _examine(self) -> TierReport:
         if not sys.platform.startswith("linux"):

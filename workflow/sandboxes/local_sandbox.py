@@ -188,15 +188,19 @@ class LocalSandbox:
 
         return await self._in_thread(differ)
 
+    async def disk_bytes(self) -> int:
+        """What workspace and home folder take."""
+        return (await asyncio.to_thread(measure, self._roots)).bytes
+
     async def usage(self) -> SandboxUsage:
-        disk = await asyncio.to_thread(measure, self._roots)
+        disk_bytes = await self.disk_bytes()
         if self._cell is None or not self._cell.is_alive:
-            return SandboxUsage(memory_bytes=0, disk_bytes=disk.bytes, processes=0)
+            return SandboxUsage(memory_bytes=0, disk_bytes=disk_bytes, processes=0)
         group = self._cell.group
         if group is not None:
-            return SandboxUsage(group.memory_bytes(), disk.bytes, group.processes())
+            return SandboxUsage(group.memory_bytes(), disk_bytes, group.processes())
         memory_bytes, processes = await asyncio.to_thread(usage, self._cell.init_pid)
-        return SandboxUsage(memory_bytes, disk.bytes, processes)
+        return SandboxUsage(memory_bytes, disk_bytes, processes)
 
     async def dispose(self) -> None:
         """Closes everything for good; the workspace stays."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from time import monotonic
 from types import TracebackType
@@ -13,6 +13,8 @@ from typing import Self
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused, Unavailable
 from workflow.core.ids import THREAD_ID, ThreadId
+from workflow.core.ports import Quota
+from workflow.sandboxes.admission import Admission
 from workflow.sandboxes.base import Probe, SandboxInfo, TierReport
 from workflow.sandboxes.machines import Fleet, Found, Machine, Pace, Vanished
 from workflow.sandboxes.remote_call import Home
@@ -41,6 +43,7 @@ class RemoteProvider:
         home: str,
         exists: Exists | None = None,
         pace: Pace,
+        quota: Quota | None = None,
     ) -> None:
         """home: the folder of the sandbox's user. exists: lets `sweep` end machines whose thread is gone."""
         self.name = fleet.name
@@ -51,6 +54,7 @@ class RemoteProvider:
         self._pace = pace
         self._sandboxes: dict[ThreadId, RemoteSandbox] = {}
         self._looked_for_leaks_at = monotonic()
+        self._admission = Admission(quota, wait_s=settings.tenant_wait_s, free=self._free)
 
     @property
     def live(self) -> int:
@@ -90,6 +94,7 @@ class RemoteProvider:
         sandbox = self._sandboxes.pop(thread_id, None)
         if sandbox is not None:
             sandbox.line.close()
+            self._admission.leave(thread_id)
         async with self._bounded():
             for found in await self._fleet.find(thread_id):
                 await self._fleet.kill(found.id)
@@ -98,16 +103,20 @@ class RemoteProvider:
         """Puts idle machines away and ends those whose thread is gone; how many."""
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def look_after(sandbox: RemoteSandbox) -> bool:
+        async def look_after(thread_id: ThreadId, sandbox: RemoteSandbox) -> bool:
             async with gate:
                 try:
                     async with self._bounded():
-                        return await sandbox.put_away_if_idle()
+                        is_away = await sandbox.put_away_if_idle()
+                    if is_away:
+                        self._admission.leave(thread_id)
+                    return is_away
                 except SandboxError as error:
                     log.warning("a sandbox of %s was not looked after: %s", self.name, error)
                     return False
 
-        count = sum(await asyncio.gather(*map(look_after, list(self._sandboxes.values()))))
+        count = sum(await asyncio.gather(*(look_after(*held) for held in list(self._sandboxes.items()))))
+        await self._admission.keep([name for name, box in self._sandboxes.items() if box.line.machine is not None])
         self._sandboxes = {name: sandbox for name, sandbox in self._sandboxes.items() if not sandbox.is_forgotten}
         if monotonic() - self._looked_for_leaks_at > LEAK_EVERY_S:
             count += await self.end_leaks()
@@ -137,13 +146,19 @@ class RemoteProvider:
     ) -> None:
         """Leaves the machines alone: another worker may use them next. Unused, they put themselves away."""
         self._sandboxes.clear()
+        await self._admission.close()
         await self._fleet.close()
 
     def _make(self, thread_id: ThreadId) -> RemoteSandbox:
         async def enter(last_id: str) -> tuple[Machine, bool]:
             await self._make_room()
-            async with self._bounded():
-                return await self._enter(thread_id, last_id)
+            await self._admission.enter(thread_id)
+            try:
+                async with self._bounded():
+                    return await self._enter(thread_id, last_id)
+            except BaseException:
+                self._admission.leave(thread_id)
+                raise
 
         info = SandboxInfo(
             provider=self.name,
@@ -189,11 +204,23 @@ class RemoteProvider:
         """Puts the machine away that was unused longest when there are too many. Raises: LimitExceeded if all work."""
         if self.live < self._settings.max_live:
             return
-        live = [sandbox for sandbox in self._sandboxes.values() if sandbox.line.machine is not None]
-        free = [sandbox for sandbox in live if not sandbox.is_busy]
-        if not free:
+        if not await self._free(self._sandboxes):
             raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
-        await min(free, key=lambda sandbox: sandbox.line.used_at).put_away()
+
+    async def _free(self, threads: Collection[ThreadId]) -> bool:
+        """Puts the machine of these threads away that was unused longest and is idle; False if there is none."""
+        idle = [
+            (thread_id, sandbox)
+            for thread_id, sandbox in self._sandboxes.items()
+            if thread_id in threads and sandbox.line.machine is not None and not sandbox.is_busy
+        ]
+        if not idle:
+            return False
+        thread_id, oldest = min(idle, key=lambda held: held[1].line.used_at)
+        await oldest.put_away()
+        self._admission.leave(thread_id)
+        await self._admission.close()
+        return True
 
     @contextlib.asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:

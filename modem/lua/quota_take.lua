@@ -1,0 +1,21 @@
+-- Counts a live sandbox of a tenant in.
+-- KEYS: the tenant's places (HASH thread -> `owner until_ms`), its sign that somebody waits, its disk (HASH thread -> bytes).
+-- ARGV: thread, owner, places (0 any number), ms that a place is kept, ms that the sign stands, disk limit (0 none).
+-- Returns {'ok'} {'full', thread...} {'disk', bytes}
+local now, held = now_ms(), redis.call('HGETALL', KEYS[1])
+local threads, mine = {}, false
+for i = 1, #held, 2 do
+  local till = tonumber(string.match(held[i + 1], ' (%d+)$'))
+  if till < now then redis.call('HDEL', KEYS[1], held[i])
+  elseif held[i] == ARGV[1] then mine = true
+  else threads[#threads + 1] = held[i] end
+end
+local most, disk = tonumber(ARGV[6]), tonumber(redis.call('HGET', KEYS[3], '') or '0')
+if most > 0 and disk >= most then return {'disk', text(disk)} end
+local places = tonumber(ARGV[3])
+if places > 0 and not mine and #threads >= places then
+  redis.call('SET', KEYS[2], '1', 'PX', ARGV[5])
+  return {'full', unpack(threads)}
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. text(now + tonumber(ARGV[4])))
+return {'ok'}

@@ -1,0 +1,176 @@
+"""What a tenant's sandboxes may use together: real workers' providers on one machine, counted in a real Redis."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from modem import keys
+from modem.quotas import TenantQuota, places
+from tests.modem.conftest import ALICE, EVE, Line
+from tests.sandboxes.holding import ALL_TIERS, report, why_not
+from tests.until import until
+from workflow.core.config import SandboxSettings
+from workflow.core.errors import LimitExceeded
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import TierReport
+from workflow.sandboxes.local import LocalProvider
+from workflow.sandboxes.local_sandbox import LocalSandbox
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Sandboxes of other users can reach it; pytest's own folders are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="dt-quota-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def checked() -> TierReport:
+    tier = next((tier for tier in ALL_TIERS if not why_not(tier)), None)
+    if tier is None:
+        pytest.skip("no tier of the local sandbox holds here")
+    return report(tier)
+
+
+class MakeWorker(Protocol):
+    def __call__(self, **settings: Any) -> LocalProvider: ...
+
+
+@pytest.fixture
+async def worker(line: Line, folder: Path, checked: TierReport) -> AsyncIterator[MakeWorker]:
+    """Makes what one more worker process has; all are closed at the end."""
+    async with AsyncExitStack() as stack:
+        count = 0
+
+        def make(**settings: Any) -> LocalProvider:
+            nonlocal count
+            count += 1
+            chosen = SandboxSettings.model_validate({"mode": checked.tier, "tenant_wait_s": 0, **settings})
+            quota = TenantQuota(line.connections, chosen, owner=f"w{count}")
+            made = LocalProvider(chosen, data_dir=folder, report=checked, quota=quota)
+            stack.push_async_exit(made)
+            return made
+
+        yield make
+
+
+async def busy(provider: LocalProvider, thread_id: ThreadId) -> LocalSandbox:
+    """A sandbox that nobody may put away."""
+    sandbox = await provider.open(thread_id)
+    await sandbox.start("sleep 300")
+    return sandbox
+
+
+async def test_a_tenant_has_so_many_live_sandboxes_over_all_workers(line: Line, worker: MakeWorker) -> None:
+    one, other = worker(max_live_per_tenant=2), worker(max_live_per_tenant=2)
+    first = await busy(one, await line.thread())
+    await busy(other, await line.thread())
+    third, theirs = await other.open(await line.thread()), await other.open(await line.thread(EVE))
+    with pytest.raises(LimitExceeded, match="2 sandboxes of this tenant are live") as refused:
+        await third.exec("true")
+    assert refused.value.retryable and refused.value.retry_after_s
+    assert (await first.exec("echo mine")).stdout == b"mine\n"
+    assert (await theirs.exec("echo theirs")).stdout == b"theirs\n"
+    await first.close()
+    await until(lambda: runs(third), what="the place to be free")
+
+
+async def runs(sandbox: LocalSandbox) -> bool:
+    try:
+        return (await sandbox.exec("true")).exit_code == 0
+    except LimitExceeded:
+        return False
+
+
+async def test_an_idle_sandbox_of_the_same_tenant_makes_room_and_no_other(line: Line, worker: MakeWorker) -> None:
+    provider = worker(max_live_per_tenant=1)
+    idle, theirs = await provider.open(await line.thread()), await provider.open(await line.thread(EVE))
+    await theirs.exec("true")
+    await idle.exec("true")
+    assert await runs(await provider.open(await line.thread()))
+    assert (idle.is_live, theirs.is_live) == (False, True)
+
+
+async def test_who_waits_gets_the_place_of_an_idle_sandbox_in_another_worker(line: Line, worker: MakeWorker) -> None:
+    holder, other = worker(max_live_per_tenant=1), worker(max_live_per_tenant=1, tenant_wait_s=30)
+    idle, wanting = await holder.open(await line.thread()), await other.open(await line.thread())
+    await idle.exec("true")
+    await holder.sweep()
+    assert idle.is_live, "nobody waits yet"
+    command = asyncio.create_task(wanting.exec("echo at last"))
+
+    async def waits() -> bool:
+        return bool(await line.connections.commands.exists(keys.tenant_waits(ALICE.tenant)))
+
+    await until(waits, what="the wish to be known")
+    await holder.sweep()
+    assert (await asyncio.wait_for(command, 10)).stdout == b"at last\n"
+    assert not idle.is_live
+
+
+async def test_a_thread_that_another_worker_took_over_counts_once(line: Line, worker: MakeWorker) -> None:
+    one, other = worker(max_live_per_tenant=1), worker(max_live_per_tenant=1)
+    thread = await line.thread()
+    lost, taken = await busy(one, thread), await other.open(thread)
+    assert (await taken.exec("echo mine now")).stdout == b"mine now\n"
+    await until(lambda: dead(lost), what="the first to be dead")
+    await one.sweep()
+    await taken.start("sleep 300")
+    assert not await runs(await other.open(await line.thread()))
+
+
+async def dead(sandbox: LocalSandbox) -> bool:
+    return not sandbox.is_live
+
+
+async def test_places_of_a_worker_that_was_killed_are_free_again(line: Line, worker: MakeWorker) -> None:
+    provider = worker(max_live_per_tenant=1)
+    await line.connections.commands.hset(keys.tenant_sandboxes(ALICE.tenant), "lost", "dead-worker 1790000000000")
+    assert await runs(await provider.open(await line.thread()))
+
+
+async def test_a_tenant_whose_files_take_too_much_is_told_to_delete_some(line: Line, worker: MakeWorker) -> None:
+    provider = worker(tenant_disk_bytes=2_000_000)
+    full, other = await line.thread(), await line.thread()
+    sandbox = await provider.open(full)
+    assert (await sandbox.exec("head -c 3000000 /dev/urandom > large")).exit_code == 0
+    await provider.sweep()
+    with pytest.raises(LimitExceeded, match="delete files or threads"):
+        await (await provider.open(other)).exec("true")
+    assert await runs(await provider.open(await line.thread(EVE)))
+    await sandbox.close()
+    await sandbox.remove("large")
+    assert await runs(sandbox), "its own files are weighed before it starts"
+    assert await runs(await provider.open(other))
+
+    await sandbox.write("large", bytes(3_000_000))
+    await provider.sweep()
+    await line.threads.delete(ALICE, full)
+    assert await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), full) is None
+    assert int(await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), "")) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, 0),
+        ({"max_live_per_tenant": 7}, 7),
+        ({"tenant_memory_bytes": 5_000_000_000, "memory_bytes": 2_000_000_000}, 2),
+        ({"tenant_cpus": 9.0, "cpus": 2.0, "max_live_per_tenant": 7}, 4),
+        ({"tenant_memory_bytes": 2_000_000_000, "memory_bytes": 2_000_000_000, "tenant_cpus": 9.0}, 1),
+    ],
+)
+def test_memory_and_processors_count_as_the_sandboxes_that_fit(limits: dict[str, Any], expected: int) -> None:
+    assert places(SandboxSettings.model_validate(limits)) == expected
+
+
+@pytest.mark.parametrize("limits", [{"tenant_memory_bytes": 1_000}, {"tenant_cpus": 0.5}])
+def test_limits_that_no_sandbox_fits_into_are_a_mistake(limits: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="what one sandbox may use"):
+        SandboxSettings.model_validate(limits)
