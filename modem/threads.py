@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 from modem import keys
@@ -77,6 +78,15 @@ class Threads:
         """Whether the thread is anybody's."""
         async with translated():
             return bool(await self._redis.exists(keys.metadata(thread_id)))
+
+    async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        """Those of the threads whose run has not ended."""
+        names = list(thread_ids)
+        async with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for thread_id in names:
+                pipe.hget(keys.metadata(thread_id), "active")
+            return {thread_id for thread_id, active in zip(names, await pipe.execute(), strict=True) if active}
 
     async def find(
         self, caller: Caller, *, limit: int = 50, cursor: str = "", query: str = ""

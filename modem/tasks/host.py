@@ -81,6 +81,7 @@ class Host:
                 settings,
                 config_hash=config_hash(settings),
                 exists=threads.exists,
+                busy=threads.busy,
                 quota=quota if quota.is_limited else None,
             )
         )

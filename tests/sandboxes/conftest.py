@@ -11,6 +11,7 @@ import pytest
 from tests.sandboxes.holding import report, why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.ids import ThreadId
+from workflow.core.ports import Busy
 from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.tiers import Tier
@@ -66,7 +67,7 @@ async def sandbox(provider: LocalProvider) -> LocalSandbox:
 class MakeProvider(Protocol):
     """Makes a provider of the test's tier, as each of several workers on one machine has one."""
 
-    def __call__(self, **settings: object) -> LocalProvider: ...
+    def __call__(self, *, busy: Busy | None = None, **settings: object) -> LocalProvider: ...
 
 
 @pytest.fixture
@@ -74,9 +75,9 @@ async def make(tier: Tier, folder: Path) -> AsyncIterator[MakeProvider]:
     """All that were made are closed at the end."""
     async with AsyncExitStack() as stack:
 
-        def make(**settings: object) -> LocalProvider:
+        def make(*, busy: Busy | None = None, **settings: object) -> LocalProvider:
             chosen = SandboxSettings.model_validate({"mode": tier, **settings})
-            made = LocalProvider(chosen, data_dir=folder, report=report(tier))
+            made = LocalProvider(chosen, data_dir=folder, report=report(tier), busy=busy)
             stack.push_async_exit(made)
             return made
 

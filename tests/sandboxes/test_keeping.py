@@ -1,6 +1,7 @@
 """Workspaces over days: put away by age and budget, taken out again as they were, never while in use."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from time import time
 
@@ -8,7 +9,9 @@ import pytest
 
 from tests.sandboxes.conftest import MakeProvider
 from tests.sandboxes.holding import why_not
+from workflow.core.errors import Unavailable
 from workflow.core.ids import ThreadId
+from workflow.sandboxes.keeping import Tidied
 from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Tier
 from workflow.sandboxes.tree import Tree
@@ -56,6 +59,48 @@ async def test_nothing_is_put_away_while_a_worker_uses_it(make: MakeProvider, fo
         last_used(folder, OLD, days=100)
         assert (await other.tidy()).archived == () == (await busy.tidy()).archived
         assert (folder / "workspaces" / "old").exists()
+
+
+async def test_nothing_is_put_away_that_a_worker_holds_without_running_anything_in_it(
+    make: MakeProvider, folder: Path
+) -> None:
+    """As while a run thinks for hours: its sandbox was put away, its files are still the run's."""
+    async with make(idle_s=0.01) as holder, make(workspaces_bytes=1, archive_after_days=1e-3) as other:
+        sandbox = await holder.open(OLD)
+        await sandbox.write("file", b"kept")
+        last_used(folder, OLD, days=100)
+        await holder.sweep()
+        assert await other.tidy() == Tidied()
+        assert await sandbox.read("file") == b"kept"
+
+
+async def test_nothing_is_put_away_while_the_threads_run_waits_for_a_person(make: MakeProvider, folder: Path) -> None:
+    asked: list[Collection[ThreadId]] = []
+
+    async def busy(thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+        asked.append(thread_ids)
+        return [OLD]
+
+    async with make() as provider:
+        for thread_id in (OLD, NEW):
+            await (await provider.open(thread_id)).write("file", b"kept")
+            last_used(folder, thread_id, days=100)
+    async with make(busy=busy, workspaces_bytes=1) as provider:
+        tidied = await provider.tidy()
+        assert asked == [[OLD, NEW]]
+        assert (tidied.archived, tidied.deleted) == ((NEW,), (NEW,))
+        assert (folder / "workspaces" / "old" / "file").read_bytes() == b"kept"
+
+
+async def test_nothing_is_put_away_while_it_cannot_be_known_who_has_runs(make: MakeProvider, folder: Path) -> None:
+    async def busy(thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+        raise Unavailable("Redis is away")
+
+    async with make() as provider:
+        await provider.open(OLD)
+    last_used(folder, OLD, days=100)
+    async with make(busy=busy) as provider:
+        assert await provider.tidy() == Tidied()
 
 
 async def test_over_the_budget_the_least_recently_used_goes_first(make: MakeProvider, folder: Path) -> None:

@@ -48,6 +48,10 @@ class Previews(Protocol):
         ...
 
 
+Busy = Callable[[Collection[ThreadId]], Awaitable[Collection[ThreadId]]]
+"""Those of some threads whose run has not ended, whoever holds it, if anybody does. Raises: Unavailable."""
+
+
 class Quota(Protocol):
     """What a tenant's live sandboxes may use together, counted over all workers. Everything raises Unavailable."""
 

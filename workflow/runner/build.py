@@ -11,7 +11,7 @@ from typing import Any
 from workflow.agent.calls import FileLocks
 from workflow.core.config import SandboxSettings, Settings
 from workflow.core.errors import ConfigError
-from workflow.core.ports import Quota
+from workflow.core.ports import Busy, Quota
 from workflow.llm.models import Models, build_llm
 from workflow.sandboxes.base import SandboxProvider, TierReport
 from workflow.sandboxes.local import LocalProvider
@@ -48,11 +48,12 @@ async def open_workshop(
     environ: Mapping[str, str] | None = None,
     exists: Exists | None = None,
     quota: Quota | None = None,
+    busy: Busy | None = None,
 ) -> AsyncIterator[Workshop]:
     """Everything a run needs, closed at the end. Raises: ConfigError.
 
     exists: whether a thread is known; without it, remote sandboxes of threads that are gone are never looked for.
-    quota: what tenants may use together with other workers.
+    quota: what tenants may use together with other workers. busy: names threads whose local files must stay.
     """
     environ = os.environ if environ is None else environ
     registry, problems = build_registry(settings.tools, network=settings.sandbox.network, environ=environ)
@@ -61,7 +62,12 @@ async def open_workshop(
     models = build_llm(settings.llm, environ=environ)
     try:
         async with provider(
-            settings.sandbox, data_dir=Path(settings.data_dir), environ=environ, exists=exists, quota=quota
+            settings.sandbox,
+            data_dir=Path(settings.data_dir),
+            environ=environ,
+            exists=exists,
+            quota=quota,
+            busy=busy,
         ) as sandboxes:
             report = await sandboxes.check()
             yield Workshop(settings, models, registry, sandboxes, report, config_hash)
@@ -76,10 +82,11 @@ def provider(
     environ: Mapping[str, str],
     exists: Exists | None = None,
     quota: Quota | None = None,
+    busy: Busy | None = None,
 ) -> SandboxProvider:
     """The configured sandbox provider. Raises: ConfigError when its key is missing."""
     if settings.provider == "local":
-        return LocalProvider(settings, data_dir=data_dir, environ=environ, quota=quota)
+        return LocalProvider(settings, data_dir=data_dir, environ=environ, quota=quota, busy=busy)
     if settings.credentials:
         raise ConfigError("sandbox.credentials are added by the local sandbox's proxy; remote sandboxes do not have it")
     variable = settings.api_key_env or f"{settings.provider.upper()}_API_KEY"

@@ -14,9 +14,9 @@ from typing import Self, cast
 from weakref import WeakValueDictionary
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused
+from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused, Unavailable
 from workflow.core.ids import ThreadId
-from workflow.core.ports import Quota
+from workflow.core.ports import Busy, Quota
 from workflow.sandboxes import tiers
 from workflow.sandboxes.admission import Admission
 from workflow.sandboxes.advice import for_better_tier
@@ -56,14 +56,17 @@ class LocalProvider:
         environ: Mapping[str, str] | None = None,
         proxy: Proxy | None = None,
         quota: Quota | None = None,
+        busy: Busy | None = None,
     ) -> None:
         """report: what an earlier `check` on this machine said; None checks before the first sandbox is opened.
 
         environ: holds the credentials that `settings.credentials` names; by default this process's own.
         proxy: the way out of sandboxes with a network; by default one made from the settings.
         quota: what tenants may use together with other workers; None for no limit.
+        busy: names the threads whose files must stay though nobody works with them, as while a run waits for a person.
         Raises: ConfigError for a credential that is not there.
         """
+        self._busy = busy
         self._admission = Admission(quota, wait_s=settings.tenant_wait_s, free=self._free)
         self._settings = settings
         self._data_dir = data_dir.resolve()
@@ -128,6 +131,7 @@ class LocalProvider:
         for thread_id, sandbox in live.items():
             await self._admission.weigh(thread_id, sandbox.disk_bytes)
         await self._admission.keep(live)
+        await asyncio.to_thread(self._keeper.touch, [thread_id for thread_id, _ in self._all()])
         if monotonic() - self._tidied_at > TIDY_S:
             self._tidied_at = monotonic()
             await self.tidy()
@@ -135,7 +139,14 @@ class LocalProvider:
 
     async def tidy(self) -> Tidied:
         """Puts unused workspaces away, by age and disk budget; `sweep` does so every few minutes."""
-        tidied = await asyncio.to_thread(self._keeper.tidy)
+        busy: Collection[ThreadId] = ()
+        if self._busy is not None:
+            try:
+                busy = await self._busy(await asyncio.to_thread(self._keeper.threads))
+            except Unavailable as error:
+                log.warning("workspaces are left as they are: %s", error)
+                return Tidied()
+        tidied = await asyncio.to_thread(lambda: self._keeper.tidy(busy=busy))
         if tidied.archived or tidied.deleted:
             log.info("put away %d unused workspaces, deleted %d", len(tidied.archived), len(tidied.deleted))
         return tidied
