@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.bench import Bench, bench
+from tests.agent.bench import Bench, bench, running
 from tests.servers.answers import Answer, Call
 from tests.servers.anthropic_server import AnthropicServer
 from tests.servers.base import ModelServer
@@ -45,12 +45,13 @@ class Wire:
         self.server = await kind(list(answers), api_key="sk-test-key-0123456789").__aenter__()
         model = ModelSettings.model_validate(
             {
-                "model": f"{self.wire}/test-model",
+                "model": "openai/test-model" if self.wire == "openai" else "anthropic/claude-test",
                 "api_base": self.server.base_url,
                 "api_key_env": "TEST_KEY",
                 "driver": self.driver,
                 "context_tokens": 30_000,
                 "max_output_tokens": 2_000,
+                "reasoning_effort": "low" if self.wire == "anthropic" else None,
             }
         )
         limits: dict[str, Any] = {"max_retries": 2, "retry_base_s": 0.01, "retry_max_s": 1.0, "idle_timeout_s": 10.0}
@@ -84,15 +85,77 @@ async def test_parallel_calls_and_reasoning_go_round(wire: Wire) -> None:
     assert subject.journal.of("message")[0].reasoning == "Hm."
 
 
-@pytest.mark.parametrize("cut", range(0, len(PLAN), 9))
-async def test_arguments_cut_off_anywhere_never_run(wire: Wire, cut: int) -> None:
-    finish = "length" if wire.wire == "openai" else "max_tokens"
-    broken = Answer(calls=(Call("job_plan", PLAN[:cut]),), finish=finish)
-    subject = await wire.bench(broken, Answer(text="Then in words."))
+async def test_reasoning_goes_back_with_every_later_turn(wire: Wire) -> None:
+    answers = [Answer(text="On.", reasoning=f"Thought {n}.", calls=(Call("todo_read"),)) for n in (1, 2)]
+    subject = await wire.bench(*answers, Answer(text="Done."))
     await subject.attempt()
     assert end(subject).type == "run.finished"
-    assert [r.ok for r in subject.journal.of("tool.result")] == [False]
+    assert wire.server is not None
+    first, second, third = (json.dumps(received.body["messages"]) for received in wire.server.requests)
+    assert "Thought" not in first
+    if (wire.wire, wire.driver) == ("openai", "litellm"):
+        assert "Thought" not in third, "only providers that are known to want plain reasoning get it back"
+        return
+    assert ("Thought 1." in second, "Thought 2." in second) == (True, False)
+    assert ("Thought 1." in third, "Thought 2." in third) == (True, True)
+    if wire.wire == "anthropic":
+        blocks = [message["content"] for message in wire.server.requests[2].body["messages"]]
+        thinking = [b for content in blocks for b in content if isinstance(b, dict) and b["type"] == "thinking"]
+        assert all(block["signature"] for block in thinking), "signed blocks go back with their signature"
+        assert len(thinking) == 2
+
+
+@pytest.mark.parametrize("size", [1, 7])
+async def test_a_stream_that_comes_in_single_bytes_runs_its_calls(wire: Wire, size: int) -> None:
+    answer = Answer(text="Grüße 👋", calls=(Call("job_plan", PLAN),), argument_chars=1, write_bytes=size)
+    subject = await wire.bench(answer, Answer(text="Done."))
+    await subject.attempt()
+    assert end(subject).type == "run.finished"
+    assert subject.journal.of("message")[0].text == "Grüße 👋"
+    assert subject.journal.of("plan.updated")[0].steps[0].title == "Do it"
+
+
+async def test_arguments_cut_off_at_any_byte_never_run(wire: Wire) -> None:
+    finish = "length" if wire.wire == "openai" else "max_tokens"
+    cut = [Answer(calls=(Call("job_plan", PLAN[:size]),), finish=finish) for size in range(len(PLAN))]
+    subject = await wire.bench(*cut, Answer(text="Then in words."))
+    agent = {"stuck_errors": len(PLAN), "stuck_repeats": len(PLAN)}
+    subject.settings = subject.settings.model_copy(update={"agent": subject.settings.agent.model_copy(update=agent)})
+    await subject.attempt()
+    assert end(subject).type == "run.finished"
+    assert [r.error for r in subject.journal.of("tool.result")] == ["cut_off"] * len(PLAN)
     assert "plan.updated" not in subject.journal.types()
+
+
+async def test_an_overflow_is_answered_by_a_compaction_and_the_run_goes_on(wire: Wire) -> None:
+    work = [Answer(text=f"Step {n}.", calls=(Call("todo_read"),)) for n in range(3)]
+    too_long = Answer(status=400, error="prompt is too long: maximum context length exceeded")
+    subject = await wire.bench(*work, too_long, Answer(text="NOTES"), Answer(text="Done."))
+    await subject.attempt("Keep this wish.")
+    assert (end(subject).type, end(subject).summary) == ("run.finished", "Done.")
+    (compacted,) = subject.journal.of("context.compacted")
+    assert compacted.summary.endswith("NOTES")
+    assert wire.server is not None
+    last = json.dumps(wire.server.requests[-1].body["messages"])
+    assert ("Keep this wish." in last, "NOTES" in last, "Step 0." in last) == (True, True, False)
+
+
+async def test_an_overflow_that_no_compaction_cures_ends_the_run_once(wire: Wire) -> None:
+    too_long = Answer(status=400, error="prompt is too long: maximum context length exceeded")
+    subject = await wire.bench(*[too_long] * 4)
+    await subject.attempt()
+    assert (end(subject).type, end(subject).reason) == ("run.failed", "context_overflow")
+
+
+async def test_a_cancel_in_the_middle_of_an_answer_ends_the_run_and_the_connection(wire: Wire) -> None:
+    subject = await wire.bench(Answer(text="half of it and then nothing", stall_after=3), idle_timeout_s=60.0)
+    assert wire.server is not None
+    async with running(subject) as task, asyncio.timeout(20):
+        await wire.server.stalled.wait()
+        subject.control.stop("cancel")
+        await task
+        await wire.server.left.wait()
+    assert end(subject).type == "run.cancelled"
 
 
 FAULTS = {
