@@ -23,6 +23,7 @@ from dialtone.results import (
     EventPage,
     FileList,
     FileStat,
+    ModelChoice,
     Restored,
     RunPage,
     ThreadPage,
@@ -52,8 +53,10 @@ def health() -> Call[dict[str, Any]]:
     return Call("GET", "/health", read_object)
 
 
-def initiate(*, title: str, model: str | None, metadata: Mapping[str, Any] | None) -> Call[ThreadId]:
-    body = _given(title=title or None, model=model, metadata=metadata)
+def initiate(
+    *, title: str, model: str | None, models: ModelChoice | None, metadata: Mapping[str, Any] | None
+) -> Call[ThreadId]:
+    body = _given(title=title or None, model=model, models=_set(models), metadata=metadata)
     return _post("/api/agent/initiate", body, lambda answer: ThreadId(_text_of(answer, "thread_id")), repeatable=False)
 
 
@@ -62,6 +65,7 @@ def execute(
     task: str,
     *,
     model: str | None,
+    models: ModelChoice | None,
     files: Sequence[str],
     policy: BusyPolicy | None,
     budgets: Budgets | None,
@@ -69,8 +73,14 @@ def execute(
     idempotency_key: str | None,
 ) -> Call[Accepted]:
     """Made with a fresh Idempotency-Key unless one is given, so that a repeated POST starts one run."""
-    limits = budgets.model_dump(exclude_none=True) if budgets else None
-    body = _given(model=model, files=list(files) or None, policy=policy, budgets=limits or None, webhook=webhook)
+    body = _given(
+        model=model,
+        models=_set(models),
+        files=list(files) or None,
+        policy=policy,
+        budgets=_set(budgets),
+        webhook=webhook,
+    )
     headers = {"Idempotency-Key": idempotency_key or secrets.token_urlsafe(16)}
     return _post(_thread(thread_id, "execute"), {"task": task, **body}, _model(Accepted), headers=headers)
 
@@ -184,6 +194,11 @@ def _file(thread_id: str, path: str) -> str:
 
 def _query(**fields: object) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items() if value not in (None, "")}
+
+
+def _set(record: BaseModel | None) -> dict[str, Any] | None:
+    """What is set in it; None when nothing is."""
+    return (record.model_dump(exclude_none=True) or None) if record else None
 
 
 def _given(**fields: Any) -> dict[str, Any]:

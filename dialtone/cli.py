@@ -57,6 +57,8 @@ def _add_run(commands: Commands) -> None:
     run.add_argument("--thread", metavar="ID", help="continue this thread instead of making one")
     run.add_argument("--title", default="", help="name of a new thread")
     run.add_argument("--model", metavar="NAME", help="a model of the gateway's configuration")
+    run.add_argument("--planning", metavar="NAME", help="the model of the first turn")
+    run.add_argument("--summaries", metavar="NAME", help="the model that sums up when the context is full")
     run.add_argument(
         "--file", metavar="PATH", action="append", default=[], help="upload this for the task (repeatable)"
     )

@@ -26,6 +26,7 @@ from dialtone.results import (
     DiffPage,
     EventPage,
     FileStat,
+    ModelChoice,
     Restored,
     RunPage,
     ThreadPage,
@@ -79,10 +80,15 @@ class AsyncClient:
         return await self._send(calls.health(), retries=0)
 
     async def initiate(
-        self, *, title: str = "", model: str | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        *,
+        title: str = "",
+        model: str | None = None,
+        models: ModelChoice | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> ThreadId:
         """Makes a thread."""
-        return await self._send(calls.initiate(title=title, model=model, metadata=metadata))
+        return await self._send(calls.initiate(title=title, model=model, models=models, metadata=metadata))
 
     async def execute(
         self,
@@ -90,6 +96,7 @@ class AsyncClient:
         task: str,
         *,
         model: str | None = None,
+        models: ModelChoice | None = None,
         files: Sequence[str] = (),
         policy: BusyPolicy | None = None,
         budgets: Budgets | None = None,
@@ -98,7 +105,8 @@ class AsyncClient:
     ) -> Accepted:
         """Starts a run. Repeating a lost request is safe: each call of this method has its own Idempotency-Key.
 
-        files: workspace paths that belong to the task.  policy: what happens when the thread is busy.
+        models: other models for single parts.  files: workspace paths that belong to the task.
+        policy: what happens when the thread is busy.
         Raises: Conflict when the thread is busy and the policy is `reject`.
         """
         return await self._send(
@@ -106,6 +114,7 @@ class AsyncClient:
                 thread_id,
                 task,
                 model=model,
+                models=models,
                 files=files,
                 policy=policy,
                 budgets=budgets,
@@ -122,7 +131,7 @@ class AsyncClient:
         return await self._send(calls.thread(thread_id))
 
     async def update_thread(self, thread_id: str, **changes: Any) -> ThreadRecord:
-        """Changes `title` or `metadata`."""
+        """Changes `title`, `model`, `models` or `metadata`."""
         return await self._send(calls.update_thread(thread_id, changes))
 
     async def delete_thread(self, thread_id: str) -> None:

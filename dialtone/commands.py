@@ -21,7 +21,7 @@ from dialtone.live import (
     Watch,
     on_interrupt,
 )
-from dialtone.results import ArchiveFormat, Budgets
+from dialtone.results import ArchiveFormat, Budgets, ModelChoice
 from dialtone.screen import Screen, complain, prepare
 from dialtone.text import one_line
 from workflow.core.events import EventBase
@@ -73,7 +73,13 @@ async def _run(client: AsyncClient, arguments: Namespace, screen: Screen) -> int
             seconds=arguments.budget_seconds,
         )
         run = await client.execute(
-            thread_id, task, model=arguments.model, files=files, policy=arguments.policy, budgets=budgets
+            thread_id,
+            task,
+            model=arguments.model,
+            models=ModelChoice(planning=arguments.planning, summaries=arguments.summaries),
+            files=files,
+            policy=arguments.policy,
+            budgets=budgets,
         )
         cancel.started(run.run_id)
         if arguments.detach:

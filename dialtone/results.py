@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dialtone.items import AnyEvent
 from workflow.core.ids import RunId, ThreadId
-from workflow.core.records import Budgets, BusyPolicy, RunRecord, ThreadRecord
+from workflow.core.records import Budgets, BusyPolicy, ModelChoice, RunRecord, ThreadRecord
 
 __all__ = [
     "Accepted",
@@ -16,6 +16,7 @@ __all__ = [
     "EventPage",
     "FileDiff",
     "FileStat",
+    "ModelChoice",
     "Restored",
     "RunPage",
     "RunRecord",

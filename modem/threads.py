@@ -16,7 +16,7 @@ from workflow.core.config import Settings
 from workflow.core.errors import Conflict, KeyReused, LimitExceeded, NotFound, ThreadBusy
 from workflow.core.events import ApprovalResolved, Message, RunQueued, encode
 from workflow.core.ids import RunId, TenantId, ThreadId, new_item_id, new_run_id, new_thread_id, thread_of
-from workflow.core.records import BusyPolicy, Caller, RunOptions, RunRecord, ThreadRecord
+from workflow.core.records import BusyPolicy, Caller, ModelChoice, RunOptions, RunRecord, ThreadRecord
 
 
 class Threads:
@@ -38,6 +38,7 @@ class Threads:
         *,
         title: str = "",
         model: str | None = None,
+        models: ModelChoice | None = None,
         metadata: dict[str, Any] | None = None,
         webhook: str = "",
         thread_id: ThreadId | None = None,
@@ -51,6 +52,7 @@ class Threads:
             "user": caller.user,
             "title": title,
             "model": model or "",
+            "models": (models or ModelChoice()).model_dump_json(),
             "metadata": json.dumps(metadata or {}),
             "webhook": webhook,
         }
@@ -125,16 +127,25 @@ class Threads:
         thread_id: ThreadId,
         *,
         title: str | None = None,
+        model: str | None = None,
+        models: ModelChoice | None = None,
         metadata: dict[str, Any] | None = None,
         webhook: str | None = None,
     ) -> ThreadRecord:
-        """Changes what is given and leaves the rest. Raises: BadInput for an unusable webhook."""
+        """Changes what is given and leaves the rest. Raises: BadInput for an unusable webhook.
+
+        model: '' takes the default again.
+        """
         if webhook:
             check_address(webhook, self._settings.webhooks)
         await self.get(caller, thread_id)
         fields: dict[str, Any] = {}
         if title is not None:
             fields["title"] = title
+        if model is not None:
+            fields["model"] = model
+        if models is not None:
+            fields["models"] = models.model_dump_json()
         if metadata is not None:
             fields["metadata"] = json.dumps(metadata)
         if webhook is not None:
@@ -180,11 +191,13 @@ class Threads:
         if options.webhook:
             check_address(options.webhook, self._settings.webhooks)
         run_id = new_run_id(thread_id)
-        await self.get(caller, thread_id)
+        thread = await self.get(caller, thread_id)
+        body = hashlib.sha256(f"{task}\0{options.model_dump_json()}\0{policy}".encode()).hexdigest()
         await self._sched.admit(run_id, caller.tenant)
         kept = False
         try:
-            answer = await self._record(caller, run_id, task, options, policy, idempotency_key, trace)
+            chosen = options.within(thread)
+            answer = await self._record(caller, run_id, task, chosen, policy, idempotency_key, body, trace)
             kept = answer[0] in {"ready", "queued"}
         finally:
             if not kept:
@@ -200,10 +213,10 @@ class Threads:
         options: RunOptions,
         policy: BusyPolicy | None,
         idempotency_key: str,
+        body: str,
         trace: str,
     ) -> list[str]:
         thread_id, runs = thread_of(run_id), self._settings.runs
-        body = hashlib.sha256(f"{task}\0{options.model_dump_json()}\0{policy}".encode()).hexdigest()
         queued = RunQueued(
             thread_id=thread_id,
             run_id=run_id,
@@ -350,6 +363,7 @@ def _thread_record(thread_id: ThreadId, fields: dict[str, str], queued: int) -> 
         created_at=int(fields["created_at"]),
         updated_at=int(fields["updated_at"]),
         model=fields.get("model") or None,
+        models=ModelChoice.model_validate_json(fields.get("models") or "{}"),
         active_run=fields.get("active") or None,
         queued_runs=queued,
         last_status=fields.get("last_status", ""),

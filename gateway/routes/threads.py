@@ -11,7 +11,7 @@ from gateway.errors import documented
 from gateway.services import Services
 from workflow.core.errors import TooLarge
 from workflow.core.ids import RunId, ThreadId
-from workflow.core.records import Budgets, BusyPolicy, Caller, RunOptions, RunStatus, ThreadRecord
+from workflow.core.records import Budgets, BusyPolicy, Caller, ModelChoice, RunOptions, RunStatus, ThreadRecord
 
 router = APIRouter(prefix="/api/agent", tags=["threads"])
 
@@ -25,6 +25,7 @@ class InitiateBody(Body):
 
     title: Line = Field("", max_length=200, examples=["Quarterly report"])
     model: Line | None = Field(None, max_length=200, description="name of a configured model; unset: the default")
+    models: ModelChoice = Field(ModelChoice(), description="other models for single parts of every run")
     metadata: Metadata = Field(default_factory=dict)
     webhook: Address = Field("", description="told of the ends and questions of runs that name no webhook of their own")
 
@@ -37,6 +38,8 @@ class UpdateBody(Body):
     """What is left out stays as it is."""
 
     title: Line | None = Field(None, max_length=200)
+    model: Line | None = Field(None, max_length=200, description="of runs from now on; empty: the default")
+    models: ModelChoice | None = Field(None, description="of runs from now on; replaces the whole choice")
     metadata: Metadata | None = None
     webhook: Address | None = Field(None, description="empty: nobody is told any more")
 
@@ -46,6 +49,7 @@ class ExecuteBody(Body):
 
     task: Spoken = Field(description="what to do", examples=["Write hello.py and run it"])
     model: Line | None = Field(None, max_length=200, description="name of a configured model; unset: the thread's")
+    models: ModelChoice = Field(ModelChoice(), description="other models for single parts; unset ones: the thread's")
     files: tuple[Annotated[Line, Field(min_length=1, max_length=1024)], ...] = Field(
         (), max_length=100, description="workspace paths that belong to the task; upload them first"
     )
@@ -81,7 +85,12 @@ async def initiate(caller: Writer, held: ServicesDep, body: InitiateBody | None 
     """Makes a thread: a conversation with its own log and workspace."""
     body = body or InitiateBody()
     record = await held.threads.create(
-        caller, title=body.title, model=body.model, metadata=dict(body.metadata), webhook=body.webhook
+        caller,
+        title=body.title,
+        model=body.model,
+        models=body.models,
+        metadata=dict(body.metadata),
+        webhook=body.webhook,
     )
     return Initiated(thread_id=record.thread_id)
 
@@ -112,7 +121,9 @@ async def start_run(
     longest = held.settings.gateway.max_task_chars
     if len(body.task) > longest:
         raise TooLarge(f"the task has {len(body.task)} characters and {longest} is the limit", limit=longest)
-    options = RunOptions(model=body.model, budgets=body.budgets, files=body.files, webhook=body.webhook)
+    options = RunOptions(
+        model=body.model, models=body.models, budgets=body.budgets, files=body.files, webhook=body.webhook
+    )
     run = await held.threads.open_run(
         caller,
         thread_id,
@@ -152,9 +163,17 @@ async def get_thread(thread_id: ThreadPath, caller: Reader, held: ServicesDep) -
 
 @router.patch("/{thread_id}", responses=documented(400, 401, 403, 404, 413, 422, 429, 503))
 async def update_thread(thread_id: ThreadPath, caller: Writer, held: ServicesDep, body: UpdateBody) -> ThreadRecord:
-    """Changes a thread's title, metadata or webhook."""
+    """Changes a thread's title, models, metadata or webhook."""
     metadata: dict[str, Any] | None = None if body.metadata is None else dict(body.metadata)
-    return await held.threads.update(caller, thread_id, title=body.title, metadata=metadata, webhook=body.webhook)
+    return await held.threads.update(
+        caller,
+        thread_id,
+        title=body.title,
+        model=body.model,
+        models=body.models,
+        metadata=metadata,
+        webhook=body.webhook,
+    )
 
 
 @router.delete("/{thread_id}", status_code=204, responses=documented(401, 403, 404, 409, 429, 503))

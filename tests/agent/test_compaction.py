@@ -1,11 +1,15 @@
 """What a full context keeps: wishes word for word, the plan, todos and files; twice over, and for the next worker."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.agent.bench import Bench, bench
 from tests.agent.test_agent import plan, terminal
 from workflow.core.events import ContextCompacted
+from workflow.core.records import ModelChoice, RunOptions
 from workflow.llm.base import ModelRequest
+from workflow.llm.models import ResolvedModel
+from workflow.llm.policy import PolicyLLM
 from workflow.llm.scripted import ScriptedLLM
 from workflow.llm.scripted_turns import Turn, tool_call
 
@@ -88,3 +92,29 @@ async def test_the_next_worker_reads_the_same_after_a_compaction() -> None:
     subject.llm = ScriptedLLM.of([again] * 3)
     await subject.attempt(reason="worker_lost")
     assert again.requests[0].messages == before.messages
+
+
+async def test_the_notes_are_the_summary_models_and_so_is_their_cost() -> None:
+    worker, notes = Worker(12), Worker(0)
+    subject = full(worker)
+    shop = subject.shop()
+    main = shop.models.get()
+    candidate = replace(main.llm.candidates[0], llm=ScriptedLLM.of([notes] * 9))
+    cheap = replace(main, name="cheap", model="cheap", llm=PolicyLLM([candidate], subject.settings.llm))
+    subject.models = Named({"cheap": cheap, None: main})  # type: ignore[assignment]  # two models under test
+    options = RunOptions(models=ModelChoice(summaries="cheap"))
+    await subject.attempt(options=options)
+    assert notes.notes > 0
+    assert worker.notes == 0
+    spent = [usage.model for usage in subject.journal.of("usage")]
+    assert spent.count("cheap") == notes.notes
+
+
+@dataclass
+class Named:
+    """Models by name."""
+
+    models: dict[str | None, ResolvedModel]
+
+    def get(self, name: str | None = None) -> ResolvedModel:
+        return self.models[name]

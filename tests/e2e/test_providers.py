@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dialtone.client import AsyncClient
+from dialtone.results import ModelChoice
 from tests.line import Line, bash, script
 from tests.servers.anthropic_server import AnthropicServer
 from tests.servers.openai_server import OpenAiServer
@@ -72,6 +73,31 @@ async def test_a_run_streams_and_uses_tools_through_every_driver_and_wire(provid
             assert usage.run.output_tokens > 0
             assert usage.run.input_tokens + usage.run.cache_read_tokens + usage.run.cache_write_tokens > 0
     assert KEY not in providers.line.logs()
+
+
+@pytest.mark.timeout(120)
+async def test_thread_and_run_choose_who_plans_and_who_works(providers: Providers) -> None:
+    task = script(bash("true"), {"text": "Done."})
+    async with AsyncClient(providers.line.url) as client:
+        thread_id = await client.initiate(model="openai-direct", models=ModelChoice(planning="anthropic-direct"))
+        assert await _who(client, thread_id, task) == ["anthropic/test-model", "openai/test-model"]
+        other = ModelChoice(planning="openai-direct")
+        assert await _who(client, thread_id, task, model="anthropic-direct", models=other) == [
+            "openai/test-model",
+            "anthropic/test-model",
+        ]
+        changed = await client.update_thread(thread_id, model="anthropic-direct", models={})
+        assert (changed.model, changed.models) == ("anthropic-direct", ModelChoice())
+        assert await _who(client, thread_id, task) == ["anthropic/test-model"] * 2
+
+
+async def _who(client: AsyncClient, thread_id: str, task: str, **execute: Any) -> list[str]:
+    """The models of a run's calls, in order."""
+    run = await client.execute(thread_id, task, **execute)
+    async with asyncio.timeout(60):
+        items = [item async for item in client.stream(thread_id, run_id=run.run_id)]
+    assert isinstance(items[-1], RunFinished), items[-1]
+    return [item.model for item in items if isinstance(item, UsageUpdated)]
 
 
 async def _play(client: AsyncClient, task: str, model: str) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 from tests.tools.harness import Bench, shipped
 from tests.tools.test_document import documented_errors
 from workflow.core.errors import ToolError
-from workflow.core.events import decode, encode
+from workflow.core.events import FileChanged, decode, encode
 from workflow.tools.base import ToolOutput
 
 MAX_DATA_BYTES = 20_000
@@ -111,7 +111,7 @@ async def test_a_call_gives_text_typed_data_and_facts_that_the_log_can_hold(fill
     assert {path for path, content in (await _files(filled)).items() if before.get(path) != content} >= set(
         sample.changes
     )
-    changed = {getattr(event, "path", "") for event in output.events if event.type == "file.changed"}
+    changed = {event.path for event in output.events if isinstance(event, FileChanged)}
     assert changed >= set(sample.changes)
 
 
@@ -156,7 +156,7 @@ def _check(bench: Bench, output: ToolOutput) -> None:
     assert output.text.strip()
     assert len(json.dumps(output.data)) <= MAX_DATA_BYTES
     for event in bench.events:
-        assert decode(encode(event)).type == event.type
+        assert decode(encode(event)).wire_name == event.wire_name
     for path, sha256 in output.facts.items():
         assert not path.startswith("/")
         assert len(sha256) == 64

@@ -271,7 +271,7 @@ class Agent:
             opaque=completion.opaque,
         )
         intents = self.calls.intents(either, turn=turn)
-        await self.commit(message, self._usage(completion.usage, turn), *intents)
+        await self.commit(message, self._usage(completion.usage, turn, self._model(turn)), *intents)
 
     async def _speak(self, turn: int) -> tuple[Completion, ItemId]:
         model, request = self._model(turn), self._request(turn)
@@ -287,7 +287,7 @@ class Agent:
             spent, self._call = self._call.usage, None
             await self.purse.settle(spent.cost_usd)
             if spent.tokens:
-                await self.commit(self._usage(spent, turn - 1))
+                await self.commit(self._usage(spent, turn - 1, model))
             raise
         self._call = None
         await self.purse.settle(completion.usage.cost_usd)
@@ -328,7 +328,7 @@ class Agent:
         taken = call.id in self.state.call_ids or not call.id
         return call.model_copy(update={"id": f"{call.id or 'call'}_{turn}_{place}"}) if taken else call
 
-    def _usage(self, spent: Usage, turn: int) -> UsageUpdated:
+    def _usage(self, spent: Usage, turn: int, model: ResolvedModel) -> UsageUpdated:
         total = self.progress.usage + spent
         left = self.budget.left(RunState(self.run_id, turn=turn, usage=total, active_ms=self.progress.active_ms))
         return UsageUpdated(
@@ -337,7 +337,7 @@ class Agent:
             turn=turn,
             call=spent,
             run=total,
-            model=self.model.model,
+            model=model.model,
             left=left,
         )
 
@@ -353,7 +353,7 @@ class Agent:
         turn = self.progress.turn
         events: list[EventBase] = [result.event(self.thread_id, self.run_id, turn)]
         if result.usage.tokens:
-            events.append(self._usage(result.usage, turn))
+            events.append(self._usage(result.usage, turn, self.summaries))
         if result.trouble:
             events.append(
                 Notice(thread_id=self.thread_id, run_id=self.run_id, turn=turn, code="compaction", text=result.trouble)

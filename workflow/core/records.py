@@ -1,6 +1,6 @@
 """The records beside the log: threads, runs, callers, workers. All frozen, all safe to show to their owner."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,6 +37,18 @@ class Budgets(Record):
     seconds: float | None = Field(None, gt=0)
 
 
+ModelName = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class ModelChoice(Record):
+    """Models beside the one that takes the turns; None takes the thread's, then the configured one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    planning: ModelName | None = Field(None, description="takes a run's first turn")
+    summaries: ModelName | None = Field(None, description="writes the notes that make room in a full context")
+
+
 class ThreadRecord(Record):
     """A conversation with an ordered log. Times are milliseconds since 1970."""
 
@@ -47,6 +59,7 @@ class ThreadRecord(Record):
     created_at: int
     updated_at: int
     model: str | None = None
+    models: ModelChoice = ModelChoice()
     active_run: RunId | None = None
     queued_runs: int = 0
     last_status: str = Field("", description="status of the newest run")
@@ -59,9 +72,18 @@ class RunOptions(Record):
     """What a caller chose for a run."""
 
     model: str | None = None
+    models: ModelChoice = ModelChoice()
     budgets: Budgets = Budgets()
     files: tuple[str, ...] = ()
     webhook: str = ""
+
+    def within(self, thread: ThreadRecord) -> "RunOptions":
+        """The same with the thread's models where none were chosen."""
+        models = ModelChoice(
+            planning=self.models.planning or thread.models.planning,
+            summaries=self.models.summaries or thread.models.summaries,
+        )
+        return self.model_copy(update={"model": self.model or thread.model, "models": models})
 
 
 class RunRecord(Record):

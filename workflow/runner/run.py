@@ -110,6 +110,8 @@ async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: li
     """agents: gets the run's agent as soon as there is one, so that an ending can tell what it has spent."""
     record = attempt.record
     model = shop.models.get(record.options.model)
+    planning = record.options.models.planning or shop.settings.llm.planning
+    summaries = record.options.models.summaries or shop.settings.llm.summaries
     sandbox = await shop.sandboxes.open(record.thread_id)
     agent = Agent(
         record=record,
@@ -118,8 +120,8 @@ async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: li
         journal=attempt.journal,
         purse=attempt.purse,
         model=model,
-        planning=shop.models.get(shop.settings.llm.planning) if shop.settings.llm.planning else model,
-        summaries=shop.models.get(shop.settings.llm.summaries) if shop.settings.llm.summaries else model,
+        planning=shop.models.get(planning) if planning else model,
+        summaries=shop.models.get(summaries) if summaries else model,
         registry=shop.registry,
         sandbox=sandbox,
         system=system_prompt(
