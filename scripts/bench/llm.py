@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def server(chunks: int, pace_s: float) -> Iterator[str]:
-    """A paced stream server in a process of its own; gives its base URL."""
-    command = [sys.executable, "-m", "scripts.bench.stream_server", str(chunks), str(pace_s)]
+def server(chunks: int, pace_s: float, calls: int = 1) -> Iterator[str]:
+    """A paced stream server in a process of its own; gives its base URL. calls: answers of one conversation."""
+    command = [sys.executable, "-m", "scripts.bench.stream_server", str(chunks), str(pace_s), str(calls)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
