@@ -61,7 +61,7 @@ class Heartbeat:
         return lease
 
     def drop(self, lease: Lease) -> None:
-        """Keeps it no longer; the run has ended or was given back."""
+        """Keeps it no longer, and says nothing of it any more; for a run that is about to end or be given back."""
         with self._lock:
             if self._leases.get(lease.run_id) is lease:
                 del self._leases[lease.run_id]
@@ -97,6 +97,9 @@ class Heartbeat:
         return [int(answer) for answer in pipe.execute()]
 
     def _take(self, lease: Lease, answer: int, started: float) -> None:
+        with self._lock:
+            if self._leases.get(lease.run_id) is not lease:
+                return
         if answer > 0:
             lease.renewed = started
         elif not lease.lost and (answer == 0 or not self.alive(lease)):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 
 from modem.journal import Previewer, RunJournal
@@ -127,6 +128,11 @@ class Carrier:
         lease = self._heartbeat.hold(
             run_id, claim.fence, on_lost=partial(stop, "lost"), on_cancel=partial(stop, "cancel")
         )
+
+        def leave() -> None:
+            self._heartbeat.drop(lease)
+            control.unbind()
+
         self._controls[run_id] = control
         self._idle.clear()
         if claim.reason == "fresh":
@@ -145,6 +151,7 @@ class Carrier:
                 tenant=claim.record.tenant,
                 still_ours=lambda: self._heartbeat.alive(lease),
                 on_step=partial(self._runs.trusted, run_id) if claim.suspect else None,
+                on_end=leave,
             )
             attempt = Attempt(
                 record=claim.record,
@@ -163,7 +170,7 @@ class Carrier:
                 cancel_reason=partial(self._cancel_reason, run_id),
                 now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
             )
-            await self._attempt(attempt, claim, shop=shop, journal=journal, control=control)
+            await self._attempt(attempt, claim, shop=shop, journal=journal, control=control, leave=leave)
         finally:
             self._heartbeat.drop(lease)
             del self._controls[run_id]
@@ -171,8 +178,16 @@ class Carrier:
                 self._idle.set()
 
     async def _attempt(
-        self, attempt: Attempt, claim: Claim, *, shop: Workshop, journal: RunJournal, control: Control
+        self,
+        attempt: Attempt,
+        claim: Claim,
+        *,
+        shop: Workshop,
+        journal: RunJournal,
+        control: Control,
+        leave: Callable[[], None],
     ) -> None:
+        """leave: to be called before the run is given up on purpose; what is then said of its lease is no news."""
         record = claim.record
         try:
             with continued(self._tracing, record.trace):
@@ -184,11 +199,13 @@ class Carrier:
             if control.reason == "lost":
                 await self._kill_sandbox(record.run_id)
             elif control.reason == "release":
+                leave()
                 await self._runs.release(claim, waiting_until_ms=None)
             else:
                 raise
         else:
             if parked is not None:
+                leave()
                 await self._runs.release(claim, waiting_until_ms=parked.wake_ms, reason="answered")
             else:
                 self._meter.observe(RUN_SECONDS, seconds=(attempt.now_ms() - record.started_at) / 1000)

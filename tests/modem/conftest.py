@@ -1,6 +1,6 @@
 """A fresh thread store on a real server for every test."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -53,7 +53,9 @@ class Line:
         assert claim is not None
         return claim
 
-    def journal(self, claim: Claim, last: StreamId | None = None) -> RunJournal:
+    def journal(
+        self, claim: Claim, last: StreamId | None = None, *, on_end: Callable[[], None] | None = None
+    ) -> RunJournal:
         return RunJournal(
             self.connections,
             Previewer(self.connections, every_s=0.01),
@@ -63,6 +65,7 @@ class Line:
             last=last or StreamId(2**62, 2**62),
             keep_events=1000,
             still_ours=lambda: True,
+            on_end=on_end,
         )
 
     async def types(self, thread_id: ThreadId) -> list[str]:

@@ -1,9 +1,11 @@
 """The promises of the run record and the log, at modem's own surface."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
+from modem.leases import Heartbeat, Lease
 from modem.stream import StreamId, parse_cursor
 from tests.modem.conftest import ALICE, EVE, Line
 from tests.until import until
@@ -133,6 +135,7 @@ async def test_busy_policies_reject_interrupt_and_steer(line: Line) -> None:
         await line.threads.open_run(ALICE, thread_id, task="no", options=RunOptions(), policy="reject")
     steered = await line.threads.open_run(ALICE, thread_id, task="rather this", options=RunOptions(), policy="steer")
     assert steered.run_id == first.run_id
+    await journal.commit(notice(first.run_id))  # one that was told just after a commit is heard with the next
     news = await journal.news()
     assert [e.text for e in news if isinstance(e, Message)] == ["rather this"]
     third = await line.threads.open_run(ALICE, thread_id, task="now", options=RunOptions(), policy="interrupt")
@@ -348,3 +351,31 @@ async def _all_lost(line: Line, runs: list[RunId]) -> bool:
     for run_id in runs:
         await line.runs.reap(run_id)
     return all([(await line.threads.run(ALICE, run_id)).status == "queued" for run_id in runs])
+
+
+async def test_the_end_of_a_run_is_no_loss_of_its_lease(line: Line) -> None:
+    """Its worker still has to tell the scheduler and the thread's next run when the heartbeat finds it ended."""
+    heartbeat = Heartbeat(line.connections, lease_s=0.9)
+    lost: list[RunId] = []
+    claims = [await line.claim((await line.execute(await line.thread())).run_id) for _ in range(3)]
+    leases = [
+        heartbeat.hold(c.record.run_id, c.fence, on_lost=partial(lost.append, c.record.run_id), on_cancel=lambda: None)
+        for c in claims
+    ]
+    ended, taken, kept = claims
+    journal = line.journal(ended, on_end=partial(heartbeat.drop, leases[0]))
+    await journal.commit(RunFinished(thread_id=ended.record.thread_id, run_id=ended.record.run_id))
+    await line.runs.release(taken, waiting_until_ms=None)
+    held_since = leases[2].renewed
+    heartbeat.start()
+    try:
+        await until(lambda: _renewed(leases[2], held_since), what="a heartbeat")
+    finally:
+        await asyncio.to_thread(heartbeat.stop)
+    assert lost == [taken.record.run_id]
+    assert heartbeat.alive(leases[2])
+    assert kept.record.run_id not in lost
+
+
+async def _renewed(lease: Lease, since: float) -> bool:
+    return lease.renewed > since

@@ -31,3 +31,7 @@ class Control:
         self.reason = reason
         if first and self._task is not None:
             self._task.cancel()
+
+    def unbind(self) -> None:
+        """From now on nothing stops the task: its run is about to end or to be given back."""
+        self._task = None
