@@ -4,6 +4,7 @@ The attempts are those of the start-up check (`canaries.py`); it ran once per ti
 """
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tests.sandboxes.holding import report, why_not
 from tests.sandboxes.inside import python
 from workflow.core.config import SandboxSettings
+from workflow.core.errors import ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import canaries
 from workflow.sandboxes.local import LocalProvider
@@ -61,6 +63,28 @@ async def test_another_threads_files_are_out_of_reach(provider: LocalProvider, s
     path = other.place.workspace / "secret"
     result = await sandbox.exec(f"cat {path} ../victim/secret {other.place.state}/home/x; ls {path.parent}; exit 0")
     assert result.stdout == b""
+
+
+async def test_a_restore_never_writes_through_links_that_are_planted_meanwhile(
+    sandbox: LocalSandbox, folder: Path
+) -> None:
+    """The restored folder is swapped with a link to a folder of the host all the time."""
+    outside = folder / "outside"
+    outside.mkdir()
+    outside.chmod(0o777)
+    for number in range(20):
+        await sandbox.write(f"d/f{number}", b"restored")
+    snapshot = await sandbox.snapshot("one")
+    swapping = await sandbox.start(f"while :; do mv -T d e; ln -s {outside} d; rm d; mv -T e d; rm -f d/f1; done")
+    for _ in range(40):
+        with contextlib.suppress(ToolError):  # where the folder is gone at that moment
+            await sandbox.restore(snapshot)
+    await swapping.kill()
+    assert list(outside.iterdir()) == []
+    for name in ("d", "e"):
+        await sandbox.remove(name)
+    await sandbox.restore(snapshot)
+    assert len(await sandbox.list("d")) == 20
 
 
 async def test_the_environment_of_the_worker_is_nowhere_inside(
