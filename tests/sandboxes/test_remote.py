@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from tests.sandboxes import remotes
 from tests.sandboxes.remotes import KEY, PACE, VENDORS, Vendor, connect, fresh_server
 from tests.servers.boxes import Fault
+from tests.until import until
 from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.remote import RemoteProvider
@@ -377,6 +378,56 @@ async def test_too_many_awake_put_the_longest_unused_away_or_are_refused(worker:
     with pytest.raises(asyncio.CancelledError):
         await command
     assert await one.read("a") == b"1"
+
+
+class OnePlace:
+    """A quota of one sandbox that all threads share."""
+
+    limits_disk = False
+
+    def __init__(self) -> None:
+        self.holder = ""
+
+    async def take(self, thread_id: ThreadId) -> Collection[ThreadId]:
+        if self.holder in ("", thread_id):
+            self.holder = thread_id
+            return ()
+        return [ThreadId(self.holder)]
+
+    async def keep(self, thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+        assert set(thread_ids) == {self.holder}
+        return ()
+
+    async def give(self, thread_id: ThreadId) -> None:
+        if self.holder == thread_id:
+            self.holder = ""
+
+    async def weigh(self, thread_id: ThreadId, disk_bytes: int) -> None:
+        raise AssertionError("the vendor limits the disk")
+
+
+async def test_a_tenants_place_passes_from_an_idle_machine_to_the_next(worker: Worker, server: Any) -> None:
+    quota = OnePlace()
+    provider = worker(settings={"tenant_wait_s": 0, "idle_s": 0.01}, quota=quota)
+    one, two = await provider.open(ThreadId("one")), await provider.open(ThreadId("two"))
+    await one.write("a", b"1")
+    await two.write("b", b"2")
+    assert (quota.holder, provider.live) == ("two", 1)
+    started = asyncio.Event()
+    command = asyncio.create_task(two.exec("echo on; sleep 60", on_output=lambda *_: started.set()))
+    await asyncio.wait_for(started.wait(), 10)
+    with pytest.raises(LimitExceeded, match="sandboxes of this tenant are live"):
+        await one.read("a")
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    assert await one.read("a") == b"1" and quota.holder == "one"
+
+    async def is_free() -> bool:
+        await provider.sweep()
+        return not quota.holder
+
+    await until(is_free, what="the idle machine to give its place back")
 
 
 async def test_leaks_are_ended_by_label_and_nothing_else_is(worker: Worker, server: Any) -> None:
