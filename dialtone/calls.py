@@ -56,8 +56,8 @@ def health() -> Call[dict[str, Any]]:
 def initiate(
     *, title: str, model: str | None, models: ModelChoice | None, metadata: Mapping[str, Any] | None
 ) -> Call[ThreadId]:
-    body = _given(title=title or None, model=model, models=_set(models), metadata=metadata)
-    return _post("/api/agent/initiate", body, lambda answer: ThreadId(_text_of(answer, "thread_id")), repeatable=False)
+    body = given(title=title or None, model=model, models=_set(models), metadata=metadata)
+    return post("/api/agent/initiate", body, lambda answer: ThreadId(_text_of(answer, "thread_id")), repeatable=False)
 
 
 def execute(
@@ -73,7 +73,7 @@ def execute(
     idempotency_key: str | None,
 ) -> Call[Accepted]:
     """Made with a fresh Idempotency-Key unless one is given, so that a repeated POST starts one run."""
-    body = _given(
+    body = given(
         model=model,
         models=_set(models),
         files=list(files) or None,
@@ -82,32 +82,32 @@ def execute(
         webhook=webhook,
     )
     headers = {"Idempotency-Key": idempotency_key or secrets.token_urlsafe(16)}
-    return _post(_thread(thread_id, "execute"), {"task": task, **body}, _model(Accepted), headers=headers)
+    return post(_thread(thread_id, "execute"), {"task": task, **body}, read_as(Accepted), headers=headers)
 
 
 def threads(*, q: str, limit: int, cursor: str | None) -> Call[ThreadPage]:
-    return Call("GET", "/api/agent", _model(ThreadPage), params=_query(limit=limit, cursor=cursor, q=q))
+    return Call("GET", "/api/agent", read_as(ThreadPage), params=query(limit=limit, cursor=cursor, q=q))
 
 
 def thread(thread_id: str) -> Call[ThreadRecord]:
-    return Call("GET", _thread(thread_id), _model(ThreadRecord))
+    return Call("GET", _thread(thread_id), read_as(ThreadRecord))
 
 
 def update_thread(thread_id: str, changes: Mapping[str, Any]) -> Call[ThreadRecord]:
     content, headers = _json_body(changes)
-    return Call("PATCH", _thread(thread_id), _model(ThreadRecord), headers=headers, content=content)
+    return Call("PATCH", _thread(thread_id), read_as(ThreadRecord), headers=headers, content=content)
 
 
 def delete_thread(thread_id: str) -> Call[None]:
-    return Call("DELETE", _thread(thread_id), _nothing)
+    return Call("DELETE", _thread(thread_id), nothing)
 
 
 def runs(thread_id: str, *, limit: int, cursor: str | None) -> Call[RunPage]:
-    return Call("GET", _thread(thread_id, "runs"), _model(RunPage), params=_query(limit=limit, cursor=cursor))
+    return Call("GET", _thread(thread_id, "runs"), read_as(RunPage), params=query(limit=limit, cursor=cursor))
 
 
 def run(run_id: str) -> Call[RunRecord]:
-    return Call("GET", _run(run_id), _model(RunRecord))
+    return Call("GET", _run(run_id), read_as(RunRecord))
 
 
 def usage(run_id: str) -> Call[Usage]:
@@ -116,7 +116,7 @@ def usage(run_id: str) -> Call[Usage]:
 
 def event_page(thread_id: str, *, run_id: str | None, after: str, limit: int) -> Call[EventPage]:
     path = _run(run_id, "events") if run_id else _thread(thread_id, "events")
-    return Call("GET", path, _read_events, params=_query(after=after, limit=limit))
+    return Call("GET", path, _read_events, params=query(after=after, limit=limit))
 
 
 def state(thread_id: str) -> Call[dict[str, Any]]:
@@ -124,55 +124,55 @@ def state(thread_id: str) -> Call[dict[str, Any]]:
 
 
 def cancel(run_id: str, *, reason: str) -> Call[RunRecord]:
-    return _post(_run(run_id, "cancel"), _given(reason=reason or None), _model(RunRecord))
+    return post(_run(run_id, "cancel"), given(reason=reason or None), read_as(RunRecord))
 
 
 def steer(run_id: str, text: str) -> Call[None]:
-    return _post(_run(run_id, "steer"), {"text": text}, _nothing, repeatable=False)
+    return post(_run(run_id, "steer"), {"text": text}, nothing, repeatable=False)
 
 
 def answer(thread_id: str, question_id: str, text: str, *, note: str) -> Call[None]:
     path = _thread(thread_id, "questions", question_id, "answer")
-    return _post(path, {"answer": text, **_given(note=note or None)}, _nothing, repeatable=False)
+    return post(path, {"answer": text, **given(note=note or None)}, nothing, repeatable=False)
 
 
 def ticket(thread_id: str) -> Call[dict[str, Any]]:
-    return _post(_thread(thread_id, "ticket"), {}, read_object)
+    return post(_thread(thread_id, "ticket"), {}, read_object)
 
 
 def files(thread_id: str, *, path: str, depth: int, at: str) -> Call[tuple[FileStat, ...]]:
-    return Call("GET", _thread(thread_id, "files"), _read_files, params=_query(path=path, depth=depth, at=at))
+    return Call("GET", _thread(thread_id, "files"), _read_files, params=query(path=path, depth=depth, at=at))
 
 
 def get_file(thread_id: str, path: str, *, at: str) -> Call[bytes]:
-    return Call("GET", _file(thread_id, path), lambda answer: answer, params=_query(at=at))
+    return Call("GET", _file(thread_id, path), lambda answer: answer, params=query(at=at))
 
 
 def diff(thread_id: str, *, old: str, new: str, limit: int, cursor: str | None) -> Call[DiffPage]:
-    query = {"from": old, **_query(to=new, limit=limit, cursor=cursor)}
-    return Call("GET", _thread(thread_id, "diff"), _model(DiffPage), params=query)
+    asked = {"from": old, **query(to=new, limit=limit, cursor=cursor)}
+    return Call("GET", _thread(thread_id, "diff"), read_as(DiffPage), params=asked)
 
 
 def restore(thread_id: str, event: str) -> Call[Restored]:
-    return _post(_thread(thread_id, "restore"), {"event": event}, _model(Restored), repeatable=False)
+    return post(_thread(thread_id, "restore"), {"event": event}, read_as(Restored), repeatable=False)
 
 
 def fork(thread_id: str, event: str, *, title: str) -> Call[ThreadRecord]:
-    body = {"event": event, **_given(title=title or None)}
-    return _post(_thread(thread_id, "fork"), body, _model(ThreadRecord), repeatable=False)
+    body = {"event": event, **given(title=title or None)}
+    return post(_thread(thread_id, "fork"), body, read_as(ThreadRecord), repeatable=False)
 
 
 def put_file(thread_id: str, path: str, content: bytes) -> Call[FileStat]:
     headers = {"Content-Type": "application/octet-stream"}
-    return Call("PUT", _file(thread_id, path), _model(FileStat), headers=headers, content=content)
+    return Call("PUT", _file(thread_id, path), read_as(FileStat), headers=headers, content=content)
 
 
 def delete_file(thread_id: str, path: str) -> Call[None]:
-    return Call("DELETE", _file(thread_id, path), _nothing)
+    return Call("DELETE", _file(thread_id, path), nothing)
 
 
 def archive(thread_id: str, *, path: str, format: ArchiveFormat) -> Call[bytes]:
-    return Call("GET", _thread(thread_id, "archive"), lambda answer: answer, params=_query(path=path, format=format))
+    return Call("GET", _thread(thread_id, "archive"), lambda answer: answer, params=query(path=path, format=format))
 
 
 def stream_path(thread_id: str) -> str:
@@ -192,7 +192,8 @@ def _file(thread_id: str, path: str) -> str:
     return f"{_thread(thread_id, 'files')}/{quote(path.lstrip('/'))}"
 
 
-def _query(**fields: object) -> dict[str, str]:
+def query(**fields: object) -> dict[str, str]:
+    """What of `fields` says something, as a query."""
     return {name: str(value) for name, value in fields.items() if value not in (None, "")}
 
 
@@ -201,7 +202,7 @@ def _set(record: BaseModel | None) -> dict[str, Any] | None:
     return (record.model_dump(exclude_none=True) or None) if record else None
 
 
-def _given(**fields: Any) -> dict[str, Any]:
+def given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -209,7 +210,7 @@ def _json_body(body: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
     return json.dumps(body).encode(), {"Content-Type": "application/json"}
 
 
-def _post(
+def post(
     path: str,
     body: Mapping[str, Any],
     read: Callable[[bytes], T],
@@ -221,7 +222,9 @@ def _post(
     return Call("POST", path, read, headers={**kind, **(headers or {})}, content=content, repeatable=repeatable)
 
 
-def _model(kind: type[M]) -> Callable[[bytes], M]:
+def read_as(kind: type[M]) -> Callable[[bytes], M]:
+    """Reads an answer that is one `kind`."""
+
     def read(answer: bytes) -> M:
         try:
             return kind.model_validate_json(answer)
@@ -231,7 +234,7 @@ def _model(kind: type[M]) -> Callable[[bytes], M]:
     return read
 
 
-def _nothing(answer: bytes) -> None:
+def nothing(answer: bytes) -> None:
     """The status says it all."""
 
 
@@ -244,11 +247,11 @@ def _text_of(answer: bytes, name: str) -> str:
 
 def _read_usage(answer: bytes) -> Usage:
     fields = read_object(answer)
-    return _model(Usage)(json.dumps({name: fields[name] for name in Usage.model_fields if name in fields}).encode())
+    return read_as(Usage)(json.dumps({name: fields[name] for name in Usage.model_fields if name in fields}).encode())
 
 
 def _read_files(answer: bytes) -> tuple[FileStat, ...]:
-    return _model(FileList)(answer).items
+    return read_as(FileList)(answer).items
 
 
 def _read_events(answer: bytes) -> EventPage:

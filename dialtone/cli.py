@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from dialtone.desk_cli import add_desk
+
 EXIT_CODES = """\
 exit status:
   0  the run finished, or the command did what it was asked
@@ -45,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_steering(commands)
     _add_files(commands)
     _add_history(commands)
+    add_desk(commands, _command)
     return parser
 
 

@@ -77,7 +77,7 @@ class AsyncClient:
 
     async def health(self) -> dict[str, Any]:
         """What the gateway says of itself. Raises: ServerError (503) when it cannot serve."""
-        return await self._send(calls.health(), retries=0)
+        return await self.send(calls.health(), retries=0)
 
     async def initiate(
         self,
@@ -88,7 +88,7 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
     ) -> ThreadId:
         """Makes a thread."""
-        return await self._send(calls.initiate(title=title, model=model, models=models, metadata=metadata))
+        return await self.send(calls.initiate(title=title, model=model, models=models, metadata=metadata))
 
     async def execute(
         self,
@@ -109,7 +109,7 @@ class AsyncClient:
         policy: what happens when the thread is busy.
         Raises: Conflict when the thread is busy and the policy is `reject`.
         """
-        return await self._send(
+        return await self.send(
             calls.execute(
                 thread_id,
                 task,
@@ -125,35 +125,35 @@ class AsyncClient:
 
     async def threads(self, *, q: str = "", limit: int = 50, cursor: str | None = None) -> ThreadPage:
         """One page of threads, last active first. `q` searches titles."""
-        return await self._send(calls.threads(q=q, limit=limit, cursor=cursor))
+        return await self.send(calls.threads(q=q, limit=limit, cursor=cursor))
 
     async def thread(self, thread_id: str) -> ThreadRecord:
-        return await self._send(calls.thread(thread_id))
+        return await self.send(calls.thread(thread_id))
 
     async def update_thread(self, thread_id: str, **changes: Any) -> ThreadRecord:
         """Changes `title`, `model`, `models` or `metadata`."""
-        return await self._send(calls.update_thread(thread_id, changes))
+        return await self.send(calls.update_thread(thread_id, changes))
 
     async def delete_thread(self, thread_id: str) -> None:
         """Deletes a thread with its log and its workspace."""
-        await self._send(calls.delete_thread(thread_id))
+        await self.send(calls.delete_thread(thread_id))
 
     async def runs(self, thread_id: str, *, limit: int = 50, cursor: str | None = None) -> RunPage:
         """One page of a thread's runs, newest first."""
-        return await self._send(calls.runs(thread_id, limit=limit, cursor=cursor))
+        return await self.send(calls.runs(thread_id, limit=limit, cursor=cursor))
 
     async def run(self, run_id: str) -> RunRecord:
-        return await self._send(calls.run(run_id))
+        return await self.send(calls.run(run_id))
 
     async def usage(self, run_id: str) -> Usage:
         """Tokens and money of a run so far."""
-        return await self._send(calls.usage(run_id))
+        return await self.send(calls.usage(run_id))
 
     async def event_page(
         self, thread_id: str, *, run_id: str | None = None, after: str = "", limit: int = 500
     ) -> EventPage:
         """One page of a thread's or a run's events, oldest first, after the id `after`."""
-        return await self._send(calls.event_page(thread_id, run_id=run_id, after=after, limit=limit))
+        return await self.send(calls.event_page(thread_id, run_id=run_id, after=after, limit=limit))
 
     async def events(
         self, thread_id: str, *, run_id: str | None = None, after: str = ""
@@ -168,7 +168,7 @@ class AsyncClient:
 
     async def state(self, thread_id: str) -> dict[str, Any]:
         """The thread's log, folded: plan, todos, files, open questions, runs."""
-        return await self._send(calls.state(thread_id))
+        return await self.send(calls.state(thread_id))
 
     async def stream(
         self,
@@ -215,53 +215,54 @@ class AsyncClient:
 
     async def cancel(self, run_id: str, *, reason: str = "") -> RunRecord:
         """Asks a run to stop; its stream says when it did. A run that is over stays as it is."""
-        return await self._send(calls.cancel(run_id, reason=reason))
+        return await self.send(calls.cancel(run_id, reason=reason))
 
     async def steer(self, run_id: str, text: str) -> None:
         """Hands `text` to the running agent at its next turn."""
-        await self._send(calls.steer(run_id, text))
+        await self.send(calls.steer(run_id, text))
 
     async def answer(self, thread_id: str, question_id: str, answer: str, *, note: str = "") -> None:
         """Answers a question. Raises: Conflict when it was answered before or has expired."""
-        await self._send(calls.answer(thread_id, question_id, answer, note=note))
+        await self.send(calls.answer(thread_id, question_id, answer, note=note))
 
     async def ticket(self, thread_id: str) -> str:
         """A one-use ticket that opens the thread's stream where no header can be sent, such as an EventSource."""
-        return str((await self._send(calls.ticket(thread_id)))["ticket"])
+        return str((await self.send(calls.ticket(thread_id)))["ticket"])
 
     async def files(self, thread_id: str, path: str = ".", *, depth: int = 1, at: str = "") -> tuple[FileStat, ...]:
         """What is in the workspace below `path`, sorted by path; or was, at the event with the id `at`."""
-        return await self._send(calls.files(thread_id, path=path, depth=depth, at=at))
+        return await self.send(calls.files(thread_id, path=path, depth=depth, at=at))
 
     async def get_file(self, thread_id: str, path: str, *, at: str = "") -> bytes:
-        return await self._send(calls.get_file(thread_id, path, at=at))
+        return await self.send(calls.get_file(thread_id, path, at=at))
 
     async def diff(
         self, thread_id: str, old: str, *, new: str = "", limit: int = 100, cursor: str | None = None
     ) -> DiffPage:
         """One page of the files that differ between the events `old` and `new`, or between `old` and now."""
-        return await self._send(calls.diff(thread_id, old=old, new=new, limit=limit, cursor=cursor))
+        return await self.send(calls.diff(thread_id, old=old, new=new, limit=limit, cursor=cursor))
 
     async def restore(self, thread_id: str, event: str) -> Restored:
         """Makes the files what they were at an event. Raises: Conflict while a run has not ended."""
-        return await self._send(calls.restore(thread_id, event))
+        return await self.send(calls.restore(thread_id, event))
 
     async def fork(self, thread_id: str, event: str, *, title: str = "") -> ThreadRecord:
         """A new thread with the conversation and the files as they were at an event."""
-        return await self._send(calls.fork(thread_id, event, title=title))
+        return await self.send(calls.fork(thread_id, event, title=title))
 
     async def put_file(self, thread_id: str, path: str, *, content: bytes) -> FileStat:
         """Creates or replaces a file of the workspace."""
-        return await self._send(calls.put_file(thread_id, path, content))
+        return await self.send(calls.put_file(thread_id, path, content))
 
     async def delete_file(self, thread_id: str, path: str) -> None:
-        await self._send(calls.delete_file(thread_id, path))
+        await self.send(calls.delete_file(thread_id, path))
 
     async def archive(self, thread_id: str, path: str = ".", *, format: ArchiveFormat = "tar") -> bytes:
         """The workspace below `path` as one archive."""
-        return await self._send(calls.archive(thread_id, path=path, format=format))
+        return await self.send(calls.archive(thread_id, path=path, format=format))
 
-    async def _send(self, call: Call[T], *, retries: int | None = None) -> T:
+    async def send(self, call: Call[T], *, retries: int | None = None) -> T:
+        """The answer to any call; those of operators are made by `dialtone.desk`."""
         attempts = Attempts(call.repeatable, self._retries if retries is None else retries)
         while True:
             try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dialtone import history
 from dialtone.client import AsyncClient
+from dialtone.desk_commands import run_desk
 from dialtone.errors import ClientError, Unreachable
 from dialtone.live import (
     EXIT_FAILED,
@@ -243,4 +244,5 @@ _COMMANDS: dict[str, Callable[[AsyncClient, Namespace, Screen], Awaitable[int]]]
     "files": _files,
     "logs": _logs,
     "export": _export,
+    "desk": run_desk,
 }

@@ -77,7 +77,7 @@ class Client:
 
     def health(self) -> dict[str, Any]:
         """What the gateway says of itself. Raises: ServerError (503) when it cannot serve."""
-        return self._send(calls.health(), retries=0)
+        return self.send(calls.health(), retries=0)
 
     def initiate(
         self,
@@ -88,7 +88,7 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
     ) -> ThreadId:
         """Makes a thread."""
-        return self._send(calls.initiate(title=title, model=model, models=models, metadata=metadata))
+        return self.send(calls.initiate(title=title, model=model, models=models, metadata=metadata))
 
     def execute(
         self,
@@ -109,7 +109,7 @@ class Client:
         policy: what happens when the thread is busy.
         Raises: Conflict when the thread is busy and the policy is `reject`.
         """
-        return self._send(
+        return self.send(
             calls.execute(
                 thread_id,
                 task,
@@ -125,33 +125,33 @@ class Client:
 
     def threads(self, *, q: str = "", limit: int = 50, cursor: str | None = None) -> ThreadPage:
         """One page of threads, last active first. `q` searches titles."""
-        return self._send(calls.threads(q=q, limit=limit, cursor=cursor))
+        return self.send(calls.threads(q=q, limit=limit, cursor=cursor))
 
     def thread(self, thread_id: str) -> ThreadRecord:
-        return self._send(calls.thread(thread_id))
+        return self.send(calls.thread(thread_id))
 
     def update_thread(self, thread_id: str, **changes: Any) -> ThreadRecord:
         """Changes `title`, `model`, `models` or `metadata`."""
-        return self._send(calls.update_thread(thread_id, changes))
+        return self.send(calls.update_thread(thread_id, changes))
 
     def delete_thread(self, thread_id: str) -> None:
         """Deletes a thread with its log and its workspace."""
-        self._send(calls.delete_thread(thread_id))
+        self.send(calls.delete_thread(thread_id))
 
     def runs(self, thread_id: str, *, limit: int = 50, cursor: str | None = None) -> RunPage:
         """One page of a thread's runs, newest first."""
-        return self._send(calls.runs(thread_id, limit=limit, cursor=cursor))
+        return self.send(calls.runs(thread_id, limit=limit, cursor=cursor))
 
     def run(self, run_id: str) -> RunRecord:
-        return self._send(calls.run(run_id))
+        return self.send(calls.run(run_id))
 
     def usage(self, run_id: str) -> Usage:
         """Tokens and money of a run so far."""
-        return self._send(calls.usage(run_id))
+        return self.send(calls.usage(run_id))
 
     def event_page(self, thread_id: str, *, run_id: str | None = None, after: str = "", limit: int = 500) -> EventPage:
         """One page of a thread's or a run's events, oldest first, after the id `after`."""
-        return self._send(calls.event_page(thread_id, run_id=run_id, after=after, limit=limit))
+        return self.send(calls.event_page(thread_id, run_id=run_id, after=after, limit=limit))
 
     def events(self, thread_id: str, *, run_id: str | None = None, after: str = "") -> Generator[AnyEvent, None, None]:
         """All events that are in the log now, page by page."""
@@ -163,7 +163,7 @@ class Client:
 
     def state(self, thread_id: str) -> dict[str, Any]:
         """The thread's log, folded: plan, todos, files, open questions, runs."""
-        return self._send(calls.state(thread_id))
+        return self.send(calls.state(thread_id))
 
     def stream(
         self,
@@ -209,51 +209,52 @@ class Client:
 
     def cancel(self, run_id: str, *, reason: str = "") -> RunRecord:
         """Asks a run to stop; its stream says when it did. A run that is over stays as it is."""
-        return self._send(calls.cancel(run_id, reason=reason))
+        return self.send(calls.cancel(run_id, reason=reason))
 
     def steer(self, run_id: str, text: str) -> None:
         """Hands `text` to the running agent at its next turn."""
-        self._send(calls.steer(run_id, text))
+        self.send(calls.steer(run_id, text))
 
     def answer(self, thread_id: str, question_id: str, answer: str, *, note: str = "") -> None:
         """Answers a question. Raises: Conflict when it was answered before or has expired."""
-        self._send(calls.answer(thread_id, question_id, answer, note=note))
+        self.send(calls.answer(thread_id, question_id, answer, note=note))
 
     def ticket(self, thread_id: str) -> str:
         """A one-use ticket that opens the thread's stream where no header can be sent, such as an EventSource."""
-        return str(self._send(calls.ticket(thread_id))["ticket"])
+        return str(self.send(calls.ticket(thread_id))["ticket"])
 
     def files(self, thread_id: str, path: str = ".", *, depth: int = 1, at: str = "") -> tuple[FileStat, ...]:
         """What is in the workspace below `path`, sorted by path; or was, at the event with the id `at`."""
-        return self._send(calls.files(thread_id, path=path, depth=depth, at=at))
+        return self.send(calls.files(thread_id, path=path, depth=depth, at=at))
 
     def get_file(self, thread_id: str, path: str, *, at: str = "") -> bytes:
-        return self._send(calls.get_file(thread_id, path, at=at))
+        return self.send(calls.get_file(thread_id, path, at=at))
 
     def diff(self, thread_id: str, old: str, *, new: str = "", limit: int = 100, cursor: str | None = None) -> DiffPage:
         """One page of the files that differ between the events `old` and `new`, or between `old` and now."""
-        return self._send(calls.diff(thread_id, old=old, new=new, limit=limit, cursor=cursor))
+        return self.send(calls.diff(thread_id, old=old, new=new, limit=limit, cursor=cursor))
 
     def restore(self, thread_id: str, event: str) -> Restored:
         """Makes the files what they were at an event. Raises: Conflict while a run has not ended."""
-        return self._send(calls.restore(thread_id, event))
+        return self.send(calls.restore(thread_id, event))
 
     def fork(self, thread_id: str, event: str, *, title: str = "") -> ThreadRecord:
         """A new thread with the conversation and the files as they were at an event."""
-        return self._send(calls.fork(thread_id, event, title=title))
+        return self.send(calls.fork(thread_id, event, title=title))
 
     def put_file(self, thread_id: str, path: str, *, content: bytes) -> FileStat:
         """Creates or replaces a file of the workspace."""
-        return self._send(calls.put_file(thread_id, path, content))
+        return self.send(calls.put_file(thread_id, path, content))
 
     def delete_file(self, thread_id: str, path: str) -> None:
-        self._send(calls.delete_file(thread_id, path))
+        self.send(calls.delete_file(thread_id, path))
 
     def archive(self, thread_id: str, path: str = ".", *, format: ArchiveFormat = "tar") -> bytes:
         """The workspace below `path` as one archive."""
-        return self._send(calls.archive(thread_id, path=path, format=format))
+        return self.send(calls.archive(thread_id, path=path, format=format))
 
-    def _send(self, call: Call[T], *, retries: int | None = None) -> T:
+    def send(self, call: Call[T], *, retries: int | None = None) -> T:
+        """The answer to any call; those of operators are made by `dialtone.desk`."""
         attempts = Attempts(call.repeatable, self._retries if retries is None else retries)
         while True:
             try:

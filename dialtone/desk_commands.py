@@ -1,0 +1,139 @@
+"""What each action of `dialtone desk` does."""
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+
+from dialtone import desk, desk_view
+from dialtone.client import AsyncClient
+from dialtone.live import EXIT_OK
+from dialtone.screen import Screen
+from dialtone.text import one_line
+
+WATCH_S = 2.0
+PAGE = 200
+"""Most items of one answer."""
+
+
+async def run_desk(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
+    """Does what `arguments.action` names; its exit status."""
+    await _ACTIONS[arguments.action](client, arguments, screen)
+    return EXIT_OK
+
+
+async def _show(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    while True:
+        seen = await client.send(desk.overview())
+        lines = desk_view.overview_lines(seen, width=screen.width)
+        clear = "\x1b[H\x1b[J" if arguments.watch and screen.is_terminal and not screen.as_json else ""
+        screen.record(seen, clear + "\n".join(lines))
+        if not arguments.watch:
+            return
+        await asyncio.sleep(WATCH_S)
+
+
+async def _runs(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    now_ms, left, cursor = (await client.send(desk.overview())).at, arguments.limit, None
+    while left > 0:
+        call = desk.runs(
+            tenant=arguments.tenant,
+            status=arguments.status,
+            in_trouble=arguments.in_trouble,
+            limit=min(left, PAGE),
+            cursor=cursor,
+        )
+        page = await client.send(call)
+        for one in page.items:
+            screen.record(one, desk_view.run_line(one, now_ms=now_ms, width=screen.width))
+        left, cursor = left - len(page.items), page.next_cursor
+        if cursor is None:
+            return
+
+
+async def _history(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    found = await client.send(desk.history(hours=arguments.hours))
+    screen.record(found, "\n".join(desk_view.history_lines(found, width=screen.width)))
+
+
+async def _costs(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    call = desk.costs(days=arguments.days, tenant=arguments.tenant, limit=min(arguments.limit, PAGE))
+    page = await client.send(call)
+    for cost in page.items:
+        screen.record(cost, desk_view.cost_line(cost))
+    screen.line(f"{page.total_usd:>12.4f} $  together")
+
+
+async def _webhooks(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    for notice in (await client.send(desk.dead_webhooks(limit=min(arguments.limit, PAGE)))).items:
+        screen.record(notice, desk_view.notice_line(notice, width=screen.width))
+
+
+async def _requeue(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    found = await client.send(desk.requeue(arguments.run))
+    screen.record(found, desk_view.run_line(found, now_ms=found.last_event_at, width=screen.width))
+
+
+async def _cancel(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    if not (arguments.runs or arguments.tenant or arguments.status or arguments.in_trouble or arguments.older_than):
+        raise ValueError("say which: run ids, --tenant, --status, --in-trouble or --older-than")
+    call = desk.cancel(
+        arguments.runs,
+        tenant=arguments.tenant,
+        status=arguments.status,
+        in_trouble=arguments.in_trouble,
+        older_than_s=arguments.older_than,
+        reason=arguments.reason,
+    )
+    done = await client.send(call)
+    more = "; there are more, say it again" if done.has_more else ""
+    screen.record(done, f"{len(done.run_ids)} runs cancelled{more}")
+
+
+async def _drain(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    await client.send(desk.drain(arguments.worker, hand_over=arguments.hand_over))
+
+
+async def _undrain(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    await client.send(desk.undrain(arguments.worker))
+
+
+async def _blocked(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    for block in (await client.send(desk.blocked_tenants())).items:
+        screen.record(block, one_line(f"{block.tenant}  by {block.by}: {block.reason}", screen.width))
+
+
+async def _block(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    call = desk.block(arguments.tenant, reason=arguments.reason, cancel_runs=arguments.cancel_runs)
+    done = await client.send(call)
+    screen.record(done, f"blocked; {len(done.cancelled)} runs cancelled")
+
+
+async def _unblock(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    await client.send(desk.unblock(arguments.tenant))
+
+
+async def _replay(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    await client.send(desk.replay_webhook(arguments.notice))
+
+
+async def _reload(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
+    for one in (await client.send(desk.reload_config())).items:
+        screen.record(one, desk_view.reload_line(one, width=screen.width))
+
+
+_ACTIONS: dict[str, Callable[[AsyncClient, Namespace, Screen], Awaitable[None]]] = {
+    "show": _show,
+    "runs": _runs,
+    "history": _history,
+    "costs": _costs,
+    "webhooks": _webhooks,
+    "requeue": _requeue,
+    "cancel": _cancel,
+    "drain": _drain,
+    "undrain": _undrain,
+    "blocked": _blocked,
+    "block": _block,
+    "unblock": _unblock,
+    "replay": _replay,
+    "reload": _reload,
+}
