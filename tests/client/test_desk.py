@@ -32,7 +32,7 @@ def client(stack: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 def start(client: Client, task: str = FOR_EVER, *, status: str = "running") -> str:
     """A run that stands so."""
     run_id = client.execute(client.initiate(), task).run_id
-    until_sync(lambda: client.run(run_id).status == status, timeout_s=20, what=f"the run to be {status}")
+    until_sync(lambda: client.run(run_id).status == status, timeout_s=30, what=f"the run to be {status}")
     return run_id
 
 
@@ -72,10 +72,10 @@ def test_a_worker_is_drained_its_run_requeued_and_it_takes_runs_again(
     run_id = start(client)
     worker = client.send(desk.overview()).workers[0].worker
     printed(capsys, "drain", worker)
-    until_sync(lambda: "DRAINED by local@local" in printed(capsys), what="the drain")
+    until_sync(lambda: "DRAINED by local@local" in printed(capsys), timeout_s=30, what="the drain")
     assert "every worker is being drained" in printed(capsys, "requeue", run_id)
     printed(capsys, "undrain", worker)
-    until_sync(lambda: client.run(run_id).status == "running", timeout_s=20, what="the run to go on")
+    until_sync(lambda: client.run(run_id).status == "running", timeout_s=30, what="the run to go on")
     printed(capsys, "drain", "nobody:1:ff", status=1)
 
 
