@@ -285,7 +285,7 @@ export class Dialtone {
       let failure = null;
       try {
         const query = cursor.lastId ? { last_id: cursor.lastId } : { from: cursor.from };
-        const wish = params({ run_id: runId, deltas, ...query });
+        const wish = { run_id: runId, deltas, ...query };
         const opened =
           (socket && (await this._openSocket(connection, threadId, wish))) ||
           (await this._openSse(connection, threadId, wish));
@@ -326,10 +326,10 @@ export class Dialtone {
    * The messages of an SSE stream; none when the gateway says that nothing more comes.
    * @param {Connection} connection
    * @param {string} threadId
-   * @param {string} wish
+   * @param {Record<string, unknown>} wish
    */
   async _openSse(connection, threadId, wish) {
-    const response = await connection.fetch(`${this._url}${thread(threadId)}/stream${wish}`, this._auth);
+    const response = await connection.fetch(`${this._url}${thread(threadId)}/stream${params(wish)}`, this._auth);
     connection.isOver = response.status === 204;
     if (!response.ok) throw await apiError(response);
     return connection.messages(response);
@@ -339,10 +339,11 @@ export class Dialtone {
    * The messages of a WebSocket; null when none can be opened, for whatever reason: a browser does not tell.
    * @param {Connection} connection
    * @param {string} threadId
-   * @param {string} wish
+   * @param {Record<string, unknown>} wish
    */
   async _openSocket(connection, threadId, wish) {
-    const url = new URL(`${this._url}${thread(threadId)}/ws${wish}`, globalThis.location?.href);
+    const path = `${thread(threadId)}/ws${params({ ...wish, batch: true })}`;
+    const url = new URL(this._url + path, globalThis.location?.href);
     url.protocol = url.protocol.replace("http", "ws");
     // A socket carries no header: a key is exchanged for a ticket that is good for one connection.
     if (this._auth.Authorization) {
@@ -449,7 +450,7 @@ class Connection {
     let wake = () => {};
     socket.onmessage = ({ data }) => {
       this._heard();
-      waiting.push(data);
+      waiting.push(...data.split("\n"));
       wake();
     };
     const isOpen = await new Promise((resolve) => {

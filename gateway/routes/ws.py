@@ -1,6 +1,7 @@
 """The stream's WebSocket twin: the same log and cursor rules, and commands on the same connection.
 
-Server → client: `{"event", "id"?, "data"}`, the words of the SSE stream plus `reply`.
+Server → client: `{"event", "id"?, "data"}`, the words of the SSE stream plus `reply`; with `?batch=true` a message
+may hold several of them, one a line.
 Client → server: `{"command", "id"?, ...}`, answered by `reply` or `error`, each with the command's `id`.
 """
 
@@ -104,6 +105,7 @@ class _Session:
         self._caller = caller
         self._thread_id = thread_id
         self._subscription = subscription
+        self._together = websocket.query_params.get("batch", "").lower() in {"true", "1"}
 
     async def run(self) -> None:
         """Writes the stream while it takes commands; returns when either side has ended."""
@@ -121,9 +123,10 @@ class _Session:
         subscription, now = self._subscription, asyncio.get_running_loop().time
         try:
             async for batch in subscription.batches():
-                for frame in batch:
+                texts = [frame.ws for frame in batch]
+                for text in ["\n".join(texts)] if self._together and texts else texts:
                     subscription.writing_since = now()
-                    await self._websocket.send_text(frame.ws)
+                    await self._websocket.send_text(text)
                     subscription.writing_since = None
             code = _CLOSE.get(subscription.closed)
             if code is not None and code != _CLOSE["slow"]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -52,16 +52,16 @@ class Store:
         return threads
 
     def publish(self, threads: Sequence[str], padding: int) -> None:
-        """One event to each thread, by the script that real runs use."""
+        """One event to each thread."""
+        self.append((thread, event(thread, padding)) for thread in threads)
+
+    def append(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Puts (thread, event) by (thread, event) into the logs, by the script that real runs use."""
         source = (files("modem") / "lua" / "lib.lua").read_text() + _APPEND
         script = self.client.register_script(source)
         pipe = self.client.pipeline(transaction=False)
-        for thread in threads:
-            script(
-                keys=[f"thread:{{{thread}}}:metadata"],
-                args=[f"thread:{{{thread}}}:", event(thread, padding)],
-                client=pipe,
-            )
+        for thread, envelope in entries:
+            script(keys=[f"thread:{{{thread}}}:metadata"], args=[f"thread:{{{thread}}}:", envelope], client=pipe)
         pipe.execute()
 
 

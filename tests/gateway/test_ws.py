@@ -42,6 +42,22 @@ async def test_socket_shows_the_log_and_resumes_after_any_event(gateway: Gateway
         assert (await take(socket, "task_agent_execute"))["id"] == ids[2]
 
 
+async def test_what_is_there_already_comes_many_to_a_message_when_asked_for(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.say(*(str(number) for number in range(1000)))
+    ids = await worker.ids(thread)
+    async with connect(address(gateway, thread, "?batch=true"), max_size=None) as socket:
+        seen: list[str] = []
+        messages = 0
+        async with asyncio.timeout(10):
+            while len(seen) < len(ids):
+                lines = str(await socket.recv()).split("\n")
+                seen += [json.loads(line).get("id") for line in lines]
+                messages += 1
+        assert seen == ids and messages < 20
+
+
 async def test_commands_are_answered_on_the_same_connection(gateway: Gateway, worker: Worker) -> None:
     thread = await worker.thread()
     async with connect(address(gateway, thread)) as socket:

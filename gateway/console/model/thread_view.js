@@ -45,6 +45,8 @@ export class ThreadView {
     this.suggestions = [];
     /** @type {LogEvent | null} what the newest sandbox is and does not promise */
     this.sandbox = null;
+    /** @type {LogEvent[]} moments whose files can be had again, oldest first */
+    this.saves = [];
     this.lastId = "";
     this.rev = 0;
     this.eventCount = 0;
@@ -152,6 +154,9 @@ export class ThreadView {
       case "preview.exposed":
         this.previews = [...this.previews.filter((preview) => preview.port !== event.port), event];
         this._add("note", event, { text: `Preview of port ${event.port}`, url: event.url, tone: "link" });
+        return;
+      case "workspace.saved":
+        this.saves.push(event);
         return;
       case "sandbox.ready":
         this.sandbox = event;
