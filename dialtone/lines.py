@@ -177,7 +177,7 @@ def remark_lines(event: EventBase, *, paint: Paint, width: int) -> list[str]:
             text = f"sandbox {event.provider}/{event.tier}, network {event.network}{gaps}"
             return [paint.dim(f"  {one_line(text, width - 4)}")]
         case PreviewExposed():
-            return [paint.cyan(f"  ↗ {one_line(event.url, width - 4)}")]
+            return [paint.cyan(f"  ↗ {one_line(event.url, len(event.url))}")]  # half a link leads nowhere
         case ApprovalResolved():
             by = f" by {event.by}" if event.by else ""
             return [paint.dim(f"  {one_line(f'answered: {event.answer}{by} {event.note}', width - 4)}")]

@@ -261,6 +261,16 @@ export class Dialtone {
     await this._json("DELETE", this._filePath(threadId, path));
   }
 
+  /** The links to servers in the sandbox that still hold, oldest first. @param {string} threadId */
+  async previews(threadId) {
+    return (await this._json("GET", `${thread(threadId)}/previews`)).items;
+  }
+
+  /** Ends a link. @param {string} threadId @param {string} previewId */
+  async revokePreview(threadId, previewId) {
+    await this._json("DELETE", `${thread(threadId)}/previews/${encodeURIComponent(previewId)}`);
+  }
+
   /**
    * Everything that happens in a thread, without hole or repeat across lost connections.
    *

@@ -19,13 +19,24 @@ PAGE = b"""<!doctype html><title>inside</title><h1>Inside</h1><output id=seen></
   attempt("cookie", () => { document.cookie = "mine=1"; return document.cookie; });
   attempt("store", () => { localStorage.setItem("k", "v"); return localStorage.getItem("k"); });
   attempt("parent", () => parent.document.title);
+  attempt("toss", () => {
+    document.cookie = "toss=1; Domain=localhost; Path=/";
+    document.cookie = "dialtone_session=mine; Domain=localhost; Path=/";
+    return document.cookie;
+  });
   attempt("top", () => { top.location = "about:blank"; return "moved"; });
   (async () => {
-    for (const origin of new URLSearchParams(location.search).getAll("console"))
+    for (const origin of new URLSearchParams(location.search).getAll("console")) {
+      const post = { method: "POST", mode: "no-cors", credentials: "include" };
+      try { seen.push("post=" + (await fetch(origin + "/api/agent/initiate", post)).type); }
+      catch (e) { seen.push("post!" + e.name); }
       for (const credentials of ["include", "omit"])
         try { seen.push("fetch=" + (await fetch(origin + "/api/agent", {credentials})).status); }
         catch (e) { seen.push("fetch!" + e.name); }
+    }
     try { seen.push("own=" + (await (await fetch("/text")).text())); } catch (e) { seen.push("own!" + e.name); }
+    const sent = (await (await fetch("/echo", { credentials: "include" })).json()).headers;
+    seen.push("sent=" + JSON.stringify(sent.filter(([name]) => name.toLowerCase() === "cookie")));
     document.getElementById("seen").textContent = seen.join(" ") + " done";
   })();
 </script>"""
@@ -76,6 +87,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def on_page(self) -> None:
         self.give(PAGE, Content_Type="text/html", X_Frame_Options="DENY")
+
+    def on_plain(self) -> None:
+        self.give(b"<!doctype html><title>inside</title><h1>Inside</h1>", Content_Type="text/html")
 
     def on_range(self) -> None:
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))

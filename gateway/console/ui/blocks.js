@@ -7,7 +7,8 @@ import { Icon } from "./icons.js";
 import { BlockTools } from "./links.js";
 import { Markdown } from "./markdown.js";
 import { Chip, CopyButton } from "./parts.js";
-import { Changes, FileLink, SafeLink, ToolCard } from "./tools.js";
+import { SafeLink } from "./safe_link.js";
+import { Changes, FileLink, ToolCard } from "./tools.js";
 
 /** @typedef {import("../model/types.js").Block} Block */
 

@@ -8,6 +8,8 @@ import { Code, Diff, languageOf, Terminal } from "./code.js";
 import { Icon } from "./icons.js";
 import { BlockTools } from "./links.js";
 import { Chip, Elapsed, Spinner } from "./parts.js";
+import { Preview } from "./preview.js";
+import { SafeLink } from "./safe_link.js";
 
 /** @typedef {import("../model/types.js").Block} Block */
 
@@ -70,6 +72,7 @@ function isOpenAtFirst(block) {
   if (block.isPreparing) return false;
   if (block.result?.ok === false) return true;
   if (block.changes.length) return block.changes.length <= 3;
+  if (block.tool === "url_expose") return Boolean(block.result);
   if (block.tool === "file_read") return IMAGE.test(block.result?.data?.path ?? "");
   return (
     block.tool === "bash" && (!block.result || Boolean(block.output.text || parted(block.result.output).text.trim()))
@@ -126,6 +129,7 @@ function Outcome({ block, isRunning }) {
   if (tool === "file_read") return html`<${ReadFile} result=${result} />`;
   if (tool === "web_search") return html`<${Hits} result=${result} />`;
   if (tool === "glob" || tool === "grep") return html`<${Paths} result=${result} />`;
+  if (tool === "url_expose" && result.data?.url) return html`<${Preview} link=${result.data} />`;
   if (tool === "bash_output") return html`<${Terminal} text=${result.output} isLive=${false} />`;
   if (tool in TOOLS) return html`<${Output} text=${result.output} />`;
   return html`<${Arguments} given=${block.arguments} /><${Output} text=${result.output} />`;
@@ -212,12 +216,6 @@ function Hits({ result }) {
     <p>${hit.snippet ?? hit.content ?? ""}</p>
   </li>`,
   )}</ol>`;
-}
-
-/** A link out of the page, or plain text when it is no web address. @param {{ url: string, text: string }} props */
-export function SafeLink({ url, text }) {
-  if (!/^https?:\/\//i.test(url ?? "")) return html`<span>${text}</span>`;
-  return html`<a href=${url} target="_blank" rel="noopener noreferrer nofollow">${text}</a>`;
 }
 
 /** @param {{ result: any }} props */
