@@ -39,13 +39,15 @@ class Shape:
 
 
 @contextmanager
-def readers(under_test: Subject, paths: Sequence[str], *, settle_s: float = 0.5) -> Iterator[subprocess.Popen[str]]:
+def readers(
+    under_test: Subject, paths: Sequence[str], *, settle_s: float = 0.5, has_event: bool = False
+) -> Iterator[subprocess.Popen[str]]:
     """Connected readers in a process of their own."""
     command = [sys.executable, "-m", "scripts.bench.stream_clients"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        order = {"port": under_test.port, "paths": list(paths), "settle_s": settle_s}
+        order = {"port": under_test.port, "paths": list(paths), "settle_s": settle_s, "has_event": has_event}
         print(json.dumps(order), file=process.stdin, flush=True)
         assert process.stdout.readline().strip() == "ready", "the readers could not connect"
         try:
@@ -93,7 +95,7 @@ def stuck(under_test: Subject, path: str, count: int) -> Iterator[None]:
 def measure(under_test: Subject, held: Store, threads: Sequence[str], shape: Shape) -> dict[str, float]:
     """CPU and delay per delivered event of a running server under one load."""
     paths = [under_test.path(threads[number % shape.threads]) for number in range(shape.readers)]
-    with readers(under_test, paths) as process:
+    with readers(under_test, paths, has_event=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         pace(under_test, held, threads, shape, rounds=WARM_UP)
@@ -152,24 +154,47 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stuck", type=int, default=200, help="readers that take nothing, beside 50 that do")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
     parser.add_argument("--only", default="", help="servers, comma-separated")
+    parser.add_argument("--loads", default=",".join(LOADS), help="which of them, comma-separated")
     given = parser.parse_args(arguments)
     raise_limits()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end with us
     names = given.only.split(",") if given.only else subjects()
-    columns = {"us": "us CPU/event", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "per_s": "events/s", "missing": "missing"}
     with store() as held:
-        wide = Shape(1, given.K, 5000 / given.K, given.seconds)
-        rows = {name: deliver(name, held, wide) for name in names}
-        table(f"{given.K} readers of one thread, about 5,000 deliveries a second", rows, columns, "us")
-        deep = Shape(given.M, given.M, 1.0, given.seconds)
-        rows = {name: deliver(name, held, deep) for name in names}
-        table(f"{given.M} threads with one reader each, one event a second each", rows, columns, "us")
-        large = Shape(1, 50, 100, given.seconds, padding=4000)
-        rows = {name: beside_stuck(name, held, large, given.stuck) for name in names}
-        columns = {"alone_ms": "p99 alone", "p99_ms": "p99 beside", "ratio": "ratio", "missing": "missing"}
-        table(f"50 readers beside {given.stuck} stuck ones, 5,000 deliveries of 4 KB a second", rows, columns, "p99_ms")
-        rows = {name: idle(name, held, given.idle) for name in names}
-        table(f"{given.idle} idle readers", rows, {"kib": "KiB each", "cpu": "% CPU"}, "kib")
+        for load in given.loads.split(","):
+            LOADS[load](given, held, names)
+
+
+def wide(given: argparse.Namespace, held: Store, names: Sequence[str]) -> None:
+    """Many readers of one thread."""
+    shape = Shape(1, given.K, 5000 / given.K, given.seconds)
+    rows = {name: deliver(name, held, shape) for name in names}
+    table(f"{given.K} readers of one thread, about 5,000 deliveries a second", rows, DELIVERIES, "us")
+
+
+def deep(given: argparse.Namespace, held: Store, names: Sequence[str]) -> None:
+    """Many threads with a reader each."""
+    shape = Shape(given.M, given.M, 1.0, given.seconds)
+    rows = {name: deliver(name, held, shape) for name in names}
+    table(f"{given.M} threads with one reader each, one event a second each", rows, DELIVERIES, "us")
+
+
+def crowded(given: argparse.Namespace, held: Store, names: Sequence[str]) -> None:
+    """Healthy readers beside stuck ones."""
+    shape = Shape(1, 50, 100, given.seconds, padding=4000)
+    rows = {name: beside_stuck(name, held, shape, given.stuck) for name in names}
+    columns = {"alone_ms": "p99 alone", "p99_ms": "p99 beside", "ratio": "ratio", "missing": "missing"}
+    title = f"50 readers beside {given.stuck} stuck ones, 5,000 deliveries of 4 KB a second"
+    table(title, rows, columns, "p99_ms")
+
+
+def silent(given: argparse.Namespace, held: Store, names: Sequence[str]) -> None:
+    """Readers to whom nothing happens."""
+    rows = {name: idle(name, held, given.idle) for name in names}
+    table(f"{given.idle} idle readers", rows, {"kib": "KiB each", "cpu": "% CPU"}, "kib")
+
+
+LOADS = {"wide": wide, "deep": deep, "stuck": crowded, "idle": silent}
+DELIVERIES = {"us": "us CPU/event", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "per_s": "events/s", "missing": "missing"}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Thousands of stream readers in one process, as cheap as they can be: they only look for time stamps.
 
-Runs as a program of its own for `stream.py`. On standard input: one JSON object {port, paths, settle_s}; prints
-`ready` when all are connected, then takes the line `stop` and prints {received, p50_ms, p99_ms, max_ms}.
+Runs as a program of its own for `stream.py`. On standard input: one JSON object {port, paths, settle_s, has_event};
+prints `ready` when all are connected and, with `has_event`, were sent the event that their thread has already. Then
+takes the line `stop` and prints {received, p50_ms, p99_ms, max_ms}.
 """
 
 import asyncio
@@ -19,20 +20,25 @@ _AT_ONCE = 50
 class Subscriber(asyncio.Protocol):
     """One connection; counts events and how long they took."""
 
-    def __init__(self, port: int, path: str, delays_ns: list[int], answered: asyncio.Event) -> None:
+    def __init__(
+        self, port: int, path: str, delays_ns: list[int], answered: asyncio.Event, *, needs_event: bool
+    ) -> None:
         self._request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/event-stream\r\n\r\n".encode()
         self._delays_ns = delays_ns
         self._answered = answered
+        self._needs_event = needs_event
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        self._answered.set()
         now = time.monotonic_ns()
-        for stamp in STAMP.findall(data):
+        stamps = STAMP.findall(data)
+        for stamp in stamps:
             self._delays_ns.append(now - int(stamp))
+        if stamps or not self._needs_event:
+            self._answered.set()
 
 
 async def run(order: dict[str, Any]) -> None:
@@ -43,7 +49,9 @@ async def run(order: dict[str, Any]) -> None:
         answered = asyncio.Event()
         async with slots:
             await loop.create_connection(
-                lambda: Subscriber(order["port"], path, delays_ns, answered), "127.0.0.1", order["port"]
+                lambda: Subscriber(order["port"], path, delays_ns, answered, needs_event=order["has_event"]),
+                "127.0.0.1",
+                order["port"],
             )
             async with asyncio.timeout(30):
                 await answered.wait()

@@ -159,7 +159,8 @@ def nginx_config(folder: Path, port: int) -> Path:
     config.write_text(
         f"load_module {module()}; daemon off; master_process on; worker_processes 1; pid {folder}/pid;\n"
         "worker_rlimit_nofile 20000; events { worker_connections 16000; }\n"
-        f"http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n"
+        f"http {{ access_log off; keepalive_requests 100000000;\n"
+        f"client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;\n"
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
         f"server {{ listen 127.0.0.1:{port} backlog=4096;\n"
         "location ~ ^/sub/(.+)$ { nchan_subscriber eventsource; nchan_channel_id $1; }\n"
