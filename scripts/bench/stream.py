@@ -15,12 +15,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from scripts.bench.stream_subjects import PADDING, ROOT, Store, Subject, raise_limits, store, subject, subjects
 
 WARM_UP = 5
 """Rounds before the measured ones."""
+TURNS = 3
+"""How often readers are measured alone and beside stuck ones: other work on the machine comes and goes."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,18 @@ def deliver(name: str, held: Store, shape: Shape) -> dict[str, float]:
 
 
 def beside_stuck(name: str, held: Store, shape: Shape, count: int) -> dict[str, float]:
-    """Delay of healthy readers of one thread, alone and then beside `count` that take nothing."""
-    quiet, crowded = held.make(2)
+    """Delay of healthy readers of one thread, alone and beside `count` that take nothing; medians of turns."""
+    alone, beside = [], []
     with subject(name, held) as under_test:
-        under_test.publish(held, [quiet, crowded])
-        alone = measure(under_test, held, [quiet], shape)
-        with stuck(under_test, under_test.path(crowded), count):
-            beside = measure(under_test, held, [crowded], shape)
-    return {
-        "alone_ms": alone["p99_ms"],
-        "p99_ms": beside["p99_ms"],
-        "ratio": beside["p99_ms"] / alone["p99_ms"],
-        "missing": alone["missing"] + beside["missing"],
-    }
+        for _ in range(TURNS):
+            quiet, crowded = held.make(2)
+            under_test.publish(held, [quiet, crowded])
+            alone.append(measure(under_test, held, [quiet], shape))
+            with stuck(under_test, under_test.path(crowded), count):
+                beside.append(measure(under_test, held, [crowded], shape))
+    alone_ms, beside_ms = (median(one["p99_ms"] for one in turns) for turns in (alone, beside))
+    missing = sum(one["missing"] for one in (*alone, *beside))
+    return {"alone_ms": alone_ms, "p99_ms": beside_ms, "ratio": beside_ms / alone_ms, "missing": missing}
 
 
 @contextmanager
