@@ -112,14 +112,14 @@ def dead_notices(tenant: TenantId) -> str:
     return f"{{webhooks}}:dead:{tenant}"
 
 
-def thread_money(thread_id: ThreadId) -> str:
-    """HASH: US dollars spent in a thread, and set aside by its run."""
-    return f"{thread(thread_id)}money"
+def thread_money(thread_id: ThreadId, unit: str) -> str:
+    """HASH: what was spent in a thread of a unit (`usd`, `tokens` …), and what its run has set aside."""
+    return f"{thread(thread_id)}money:{unit}"
 
 
-def tenant_money(tenant: TenantId, day: str) -> str:
-    """HASH: US dollars spent by a tenant on a day (`yyyymmdd`), and set aside by its runs."""
-    return f"tenant:{{{tenant}}}:money:{day}"
+def tenant_money(tenant: TenantId, day: str, unit: str) -> str:
+    """HASH: what a tenant spent of a unit on a day (`yyyymmdd`), and what its runs have set aside."""
+    return f"tenant:{{{tenant}}}:money:{day}:{unit}"
 
 
 def tenant_threads(tenant: TenantId) -> str:

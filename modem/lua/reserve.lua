@@ -1,4 +1,4 @@
--- Sets money aside before a model call. KEYS: money (HASH: `spent`, and a field per run with what it has set aside).
+-- Sets an amount aside before a model call. KEYS: budget (HASH: `spent`, and a field per run with what it has set aside).
 -- ARGV: run id, amount, limit, ttl s. Returns '' when it fits, else what is left.
 local spent = tonumber(redis.call('HGET', KEYS[1], 'spent') or '0')
 local aside = 0

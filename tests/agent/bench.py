@@ -12,6 +12,7 @@ from workflow.core.config import AgentSettings, LlmSettings, ModelSettings, RunS
 from workflow.core.errors import LeaseLost, RunCancelled
 from workflow.core.events import ApprovalResolved, Delta, Event, EventBase, Message, RunQueued, decode, encode
 from workflow.core.ids import ItemId, RunId, TenantId, ThreadId, UserId
+from workflow.core.ports import Purse, Spend
 from workflow.core.records import RunOptions, RunRecord
 from workflow.llm.base import LLM
 from workflow.llm.models import Models, ResolvedModel
@@ -79,9 +80,10 @@ class ListJournal:
 class NoPurse:
     """Nobody shares money with this run."""
 
-    async def reserve(self, usd: float) -> None: ...
+    async def reserve(self, need: Spend) -> None: ...
 
-    async def settle(self, usd: float) -> None: ...
+    async def settle(self, spent: Spend) -> dict[str, float]:
+        return {}
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Bench:
     models: Models | None = None
     """Real models in place of `llm`."""
     run_id: RunId = RUN
+    purse: Purse = field(default_factory=NoPurse)
     attempts: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     async def attempt(
@@ -123,7 +126,7 @@ class Bench:
             worker=f"w{number}",
             history=list(self.journal.events),
             journal=self.journal,
-            purse=NoPurse(),
+            purse=self.purse,
             cancel_reason=_no_reason,
             now_ms=lambda: 1_000 + len(self.journal.events),
         )

@@ -6,23 +6,23 @@ Nothing is remembered between passes but the state, so another worker that folds
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from workflow.agent import compaction, stuck
+from workflow.agent.account import Account
 from workflow.agent.budget import Budget
 from workflow.agent.calls import Calls, FileLocks
 from workflow.agent.context import Entry, entries_of, messages_of
-from workflow.agent.speaking import Speech, listen
+from workflow.agent.speaking import Speech
 from workflow.core.config import Settings
-from workflow.core.errors import ContextOverflow, ModelError, SandboxError, Stuck, ToolError
+from workflow.core.errors import ContextOverflow, SandboxError, Stuck, ToolError
 from workflow.core.events import (
     EventBase,
     Message,
     Notice,
     ToolCall,
     ToolResulted,
-    Usage,
-    UsageUpdated,
     WorkspaceSaved,
 )
 from workflow.core.ids import ItemId, RunId, ThreadId, new_item_id
@@ -31,7 +31,6 @@ from workflow.core.records import RunRecord
 from workflow.core.state import RunState, ThreadState
 from workflow.llm.base import ChatMessage, Completion, ModelRequest
 from workflow.llm.models import ResolvedModel
-from workflow.llm.policy import ModelCall
 from workflow.sandboxes.base import Sandbox
 from workflow.tools.registry import Registry, history_arguments
 
@@ -40,8 +39,6 @@ log = logging.getLogger(__name__)
 MAX_NUDGES = 2
 OPEN = frozenset({"pending", "in_progress"})
 """What a step of the plan may not be when the run finishes."""
-ANSWER_TOKENS = 1_000
-"""What an answer is taken to need when money is set aside for it; most need less."""
 EMPTY = "Your answer was empty. Go on with the task: call a tool, or say what the outcome is."
 CUT = "Your answer was cut off by the output token limit. Go on where it stopped, in smaller pieces."
 OPEN_STEPS = (
@@ -80,14 +77,22 @@ class Agent:
     now_ms: Callable[[], int]
     """The log's clock: what the server's time is now."""
     calls: Calls = field(init=False)
-    _call: ModelCall | None = field(init=False, default=None)
-    """The model call under way, for its account when it is cancelled."""
     budget: Budget = field(init=False)
+    account: Account = field(init=False)
     _saves: int = field(init=False, default=0)
     """How often this attempt has remembered the workspace."""
 
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.settings.agent, self.record.options.budgets)
+        self.account = Account(
+            thread_id=self.thread_id,
+            run_id=self.run_id,
+            state=self.state,
+            budget=self.budget,
+            purse=self.purse,
+            commit=self.commit,
+            notice=self._notice,
+        )
         self.calls = Calls(
             thread_id=self.thread_id,
             run_id=self.run_id,
@@ -116,11 +121,6 @@ class Agent:
     @property
     def run_id(self) -> RunId:
         return self.record.run_id
-
-    @property
-    def spent(self) -> Usage:
-        """What the run has cost so far, a model call under way included."""
-        return self.progress.usage + (self._call.usage if self._call is not None else Usage())
 
     @property
     def progress(self) -> RunState:
@@ -271,26 +271,11 @@ class Agent:
             opaque=completion.opaque,
         )
         intents = self.calls.intents(either, turn=turn)
-        await self.commit(message, self._usage(completion.usage, turn, self._model(turn)), *intents)
+        await self.commit(message, self.account.event(completion.usage, turn, self._model(turn)), *intents)
 
     async def _speak(self, turn: int) -> tuple[Completion, ItemId]:
-        model, request = self._model(turn), self._request(turn)
-        tokens = compaction.estimate(request.messages)
-        usd = model.llm.estimate_usd(input_tokens=tokens, output_tokens=ANSWER_TOKENS)
-        self.budget.check(self.progress, next_tokens=tokens, next_usd=usd)
-        await self.purse.reserve(usd)
         speech = Speech(self.journal, self.run_id, turn)
-        self._call = model.llm.call(request, on_notice=self._notice)
-        try:
-            completion = await listen(self._call.stream(), request, speech.show)
-        except ModelError:
-            spent, self._call = self._call.usage, None
-            await self.purse.settle(spent.cost_usd)
-            if spent.tokens:
-                await self.commit(self._usage(spent, turn - 1, model))
-            raise
-        self._call = None
-        await self.purse.settle(completion.usage.cost_usd)
+        completion = await self.account.ask(self._model(turn), self._request(turn), show=speech.show)
         return completion, speech.item
 
     def _model(self, turn: int) -> ResolvedModel:
@@ -328,19 +313,6 @@ class Agent:
         taken = call.id in self.state.call_ids or not call.id
         return call.model_copy(update={"id": f"{call.id or 'call'}_{turn}_{place}"}) if taken else call
 
-    def _usage(self, spent: Usage, turn: int, model: ResolvedModel) -> UsageUpdated:
-        total = self.progress.usage + spent
-        left = self.budget.left(RunState(self.run_id, turn=turn, usage=total, active_ms=self.progress.active_ms))
-        return UsageUpdated(
-            thread_id=self.thread_id,
-            run_id=self.run_id,
-            turn=turn,
-            call=spent,
-            run=total,
-            model=model.model,
-            left=left,
-        )
-
     async def _compact(self) -> None:
         result = await compaction.compact(
             self.state,
@@ -348,12 +320,13 @@ class Agent:
             system=self.system,
             model=self.summaries,
             settings=self.settings.agent,
+            ask=partial(self.account.ask, self.summaries),
             images=self.calls.pictures.at_hand,
         )
         turn = self.progress.turn
         events: list[EventBase] = [result.event(self.thread_id, self.run_id, turn)]
         if result.usage.tokens:
-            events.append(self._usage(result.usage, turn, self.summaries))
+            events.append(self.account.event(result.usage, turn, self.summaries))
         if result.trouble:
             events.append(
                 Notice(thread_id=self.thread_id, run_id=self.run_id, turn=turn, code="compaction", text=result.trouble)

@@ -5,20 +5,22 @@ known of files are state of the log and are never lost.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from workflow.agent.context import Entry, entries_of, messages_of
 from workflow.agent.prompt import shipped
-from workflow.agent.speaking import listen
 from workflow.core.config import AgentSettings
 from workflow.core.errors import ContextOverflow, ModelError
 from workflow.core.events import ContextCompacted, Message, RunQueued, ToolResulted, Usage
 from workflow.core.ids import CallId, RunId, ThreadId
 from workflow.core.state import ThreadState
-from workflow.llm.base import AssistantMessage, ChatMessage, Image, ModelRequest, ToolMessage, UserMessage
+from workflow.llm.base import AssistantMessage, ChatMessage, Completion, Image, ModelRequest, ToolMessage, UserMessage
 from workflow.llm.messages import without_images
 from workflow.llm.models import ResolvedModel
+
+Ask = Callable[[ModelRequest], Awaitable[Completion]]
+"""Puts a request to the model that writes the notes."""
 
 CHARS_PER_TOKEN = 4
 CLIP = 2_000
@@ -81,6 +83,7 @@ async def compact(
     system: str,
     model: ResolvedModel,
     settings: AgentSettings,
+    ask: Ask,
     images: Mapping[CallId, tuple[Image, ...]],
 ) -> Compaction:
     """Notes for everything but the recent turns. Raises: ContextOverflow when nothing can be left out."""
@@ -91,7 +94,7 @@ async def compact(
         raise ContextOverflow("the last turn alone does not fit the model's context window")
     old, recent = entries[:cut], entries[cut:]
     kept = kept_words(old, state)
-    notes, usage, trouble = await _notes(old, messages_of(old, run_id, system=system, images=images), model)
+    notes, usage, trouble = await _notes(old, messages_of(old, run_id, system=system, images=images), model, ask)
     summary = kept + notes
     through = max((entry.id for entry in old if entry.id), key=_order)
     after = estimate(messages_of(recent, run_id, system=system, images=images)) + len(summary) // CHARS_PER_TOKEN
@@ -117,7 +120,9 @@ def _cut(entries: list[Entry], *, keep_tokens: int) -> int:
     return cut if kept > keep_tokens else (borders[len(borders) // 2] if len(borders) > 1 else 0)
 
 
-async def _notes(old: list[Entry], messages: tuple[ChatMessage, ...], model: ResolvedModel) -> tuple[str, Usage, str]:
+async def _notes(
+    old: list[Entry], messages: tuple[ChatMessage, ...], model: ResolvedModel, ask: Ask
+) -> tuple[str, Usage, str]:
     """The model's own notes; when it cannot, the bare facts of what was called."""
     for clip in (None, CLIP):
         asked = messages if clip is None else without_images(tuple(_clipped(m, clip) for m in messages))
@@ -128,7 +133,7 @@ async def _notes(old: list[Entry], messages: tuple[ChatMessage, ...], model: Res
             cache_breakpoints=False,
         )
         try:
-            completion = await listen(model.llm.stream(request), request)
+            completion = await ask(request)
         except ContextOverflow:
             continue
         except ModelError as error:

@@ -304,7 +304,11 @@ class UsageUpdated(EventBase):
     call: Usage
     run: Usage
     model: str
-    left: dict[str, float] = Field({}, description="per budget that is set: turns, tokens, usd, seconds")
+    left: dict[str, float] = Field(
+        {},
+        description="per budget that is set: `turns`, `tokens`, `usd`, `seconds` of the run; "
+        "`thread_usd`, `tenant_usd_today` and the like of shared ones",
+    )
 
 
 class ContextCompacted(EventBase):

@@ -1,6 +1,7 @@
 """What workflow needs from outside, handed in as arguments. modem implements these, tests fake them."""
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from workflow.core.events import Delta, Event, EventBase
@@ -28,15 +29,25 @@ class Journal(Protocol):
         ...
 
 
-class Purse(Protocol):
-    """Money that the run shares with others (its thread's, its tenant's runs)."""
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What a model call needs or has used."""
 
-    async def reserve(self, usd: float) -> None:
-        """Sets money aside before a model call. Raises: BudgetExceeded, Unavailable."""
+    usd: float = 0.0
+    tokens: int = 0
+    turns: int = 0
+    seconds: float = 0.0
+
+
+class Purse(Protocol):
+    """Budgets that the run shares with others (its thread's, its tenant's runs)."""
+
+    async def reserve(self, need: Spend) -> None:
+        """Sets aside what a model call may need. Raises: BudgetExceeded, Unavailable."""
         ...
 
-    async def settle(self, usd: float) -> None:
-        """Books what the call has cost, and frees what was set aside."""
+    async def settle(self, spent: Spend) -> dict[str, float]:
+        """Books what was used, frees what was set aside; what is left of each shared budget, e.g. `thread_usd`."""
         ...
 
 

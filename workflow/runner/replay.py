@@ -28,6 +28,7 @@ from workflow.core.events import (
     encode,
 )
 from workflow.core.ids import TenantId, UserId
+from workflow.core.ports import Spend
 from workflow.core.records import RunOptions, RunRecord
 from workflow.llm.cassette import Cassette, CassetteLLM
 from workflow.llm.models import Models, ResolvedModel, build_llm
@@ -202,11 +203,12 @@ class _RecordedModels(Models):
 class _NoPurse:
     """Nobody shares money with a replay."""
 
-    async def reserve(self, usd: float) -> None:
+    async def reserve(self, need: Spend) -> None:
         """Nothing is set aside."""
 
-    async def settle(self, usd: float) -> None:
+    async def settle(self, spent: Spend) -> dict[str, float]:
         """Nothing is booked."""
+        return {}
 
 
 @asynccontextmanager

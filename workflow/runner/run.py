@@ -85,7 +85,7 @@ async def _to_the_end(attempt: Attempt, shop: Workshop, control: Control, traced
     try:
         control.bind(task)
         parked = await _work(attempt, shop, state, agents)
-        traced.set({genai.OUTCOME: "waiting" if parked else "finished"} | usage_attributes(agents[0].spent))
+        traced.set({genai.OUTCOME: "waiting" if parked else "finished"} | usage_attributes(agents[0].account.spent))
         return parked
     except asyncio.CancelledError:
         if control.reason != "cancel":
@@ -96,8 +96,9 @@ async def _to_the_end(attempt: Attempt, shop: Workshop, control: Control, traced
         raise
     except Exception as failure:  # noqa: BLE001  # the edge of a run: whatever it was, the run ends and says so
         error = _only(failure)
-    spent = agents[0].spent if agents else state.runs[attempt.record.run_id].usage
-    await attempt.purse.settle(spent.cost_usd - state.runs[attempt.record.run_id].usage.cost_usd)
+    spent = agents[0].account.spent if agents else state.runs[attempt.record.run_id].usage
+    if agents:
+        await agents[0].account.close()
     why = await attempt.cancel_reason() if isinstance(error, RunCancelled) else ""
     ending = _ending(attempt, state, error, spent, why)
     traced.set({genai.OUTCOME: ending.wire_name.removeprefix("run_")} | usage_attributes(spent))
@@ -138,6 +139,7 @@ async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: li
         async with asyncio.timeout(seconds) as deadline:
             summary = await agent.run()
     except Parked as parked:
+        await agent.account.close()
         return parked
     except TimeoutError:
         if not deadline.expired():
@@ -145,6 +147,7 @@ async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: li
         raise BudgetExceeded(
             f"the run used up its seconds: the limit is {agent.budget.seconds:g}", budget="seconds"
         ) from None
+    await agent.account.close()
     await agent.commit(
         RunFinished(
             thread_id=record.thread_id,
