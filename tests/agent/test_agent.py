@@ -263,6 +263,31 @@ async def test_a_review_can_retry_or_stop(answer: str, count: int, end: str) -> 
     assert (poke.count, terminal(subject).type) == (count, end)
 
 
+async def test_only_the_word_retry_repeats_an_unsafe_call_and_other_words_reach_the_model() -> None:
+    subject = bench(Turn(tool_calls=(tool_call("poke"),)), "Done.", tools=[poke := Poke(Effect.UNSAFE, hang=True)])
+    async with running(subject) as task:
+        await asyncio.wait_for(poke.started.wait(), 5)
+        task.cancel()
+    poke.hang = False
+    await subject.attempt(reason="worker_lost")
+    subject.journal.answer(subject.journal.of("approval.requested")[0].question_id, "no, leave it")
+    await subject.attempt(reason="answered")
+    (result,) = subject.journal.of("tool.result")
+    assert (poke.count, result.ok, result.error) == (1, False, "not_repeated")
+    assert "A person says: no, leave it" in result.output
+    assert terminal(subject).type == "run.finished"
+
+
+async def test_words_in_place_of_an_approval_are_a_no_that_the_model_reads() -> None:
+    subject = bench(Turn(tool_calls=(tool_call("poke"),)), "Done.", tools=[poke := Poke()], approvals={"poke": "ask"})
+    await subject.attempt()
+    subject.journal.answer(subject.journal.of("approval.requested")[0].question_id, "use the other one")
+    await subject.attempt(reason="answered")
+    (result,) = subject.journal.of("tool.result")
+    assert (poke.count, result.error) == (0, "denied")
+    assert "use the other one" in result.output
+
+
 @pytest.mark.parametrize(("answer", "count"), [("approve", 1), ("deny", 0)])
 async def test_a_call_that_needs_approval_waits_for_it(answer: str, count: int) -> None:
     subject = bench(Turn(tool_calls=(tool_call("poke"),)), "Done.", tools=[poke := Poke()], approvals={"poke": "ask"})

@@ -227,11 +227,16 @@ class Calls:
                 raise ToolError("a person ended the run after a review", kind="review_stop")
             if answer == "done":
                 return self._result(call, turn, ok=True, output="A person says that this was done. Check it.")
+            if answer != "retry":
+                text = f"Nobody can tell whether this took effect, and it was not run again. A person says: {answer}"
+                return self._result(call, turn, ok=False, output=text, error="not_repeated")
         approval = self._approval(call, turn)
         if approval is not None:
             answered = self._state.answers[approval.question_id]
             if answered.answer != APPROVE:
-                text = f"Not allowed by {answered.by or 'a person'}. {answered.note} Do not work around it.".strip()
+                words = "" if answered.answer == DENY else answered.answer
+                said = " ".join(part for part in (words, answered.note) if part)
+                text = f"Not allowed by {answered.by or 'a person'}. {said} Do not work around it."
                 return self._result(call, turn, ok=False, output=text, error="denied")
         asked = self._asked(call, turn)
         if asked is not None:
