@@ -5,6 +5,7 @@ chunk. Nothing is kept: an unanswered request ends in Unavailable, and every key
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -25,6 +26,10 @@ CHUNK = 262_144
 WINDOW = 16
 """Chunks that may wait unread; the worker pauses beyond that."""
 WAIT_S = 30
+"""A worker begins within this or not at all, and is not silent for longer."""
+SIGN_S = 5.0
+WORKING = {"working": True}
+"""What a worker says every `SIGN_S` until it has an answer."""
 REPLY_TTL_S = 120
 
 ArchiveFormat = Literal["tar", "zip"]
@@ -49,9 +54,10 @@ _KINDS: dict[str, type[DialtoneError]] = {
 class Files:
     """The gateway's side. Raises everywhere: NotFound, BadInput, Conflict, Unavailable."""
 
-    def __init__(self, connections: Connections, threads: Threads) -> None:
+    def __init__(self, connections: Connections, threads: Threads, *, silence_s: float = WAIT_S) -> None:
         self._redis = connections.commands
-        self._blocking: Any = connections.blocking_client(block_s=WAIT_S)
+        self._blocking: Any = connections.blocking_client(block_s=silence_s)
+        self._silence_s = silence_s
         self._threads = threads
 
     async def list(
@@ -107,7 +113,7 @@ class Files:
     ) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
         """The header of a worker's answer to `request` and its chunks.
 
-        wait_s: for the header; a worker begins within `WAIT_S` or not at all.
+        wait_s: for the header, as long as the worker says that it is at it; one that falls silent is not waited for.
         """
         await self._threads.get(caller, thread_id)
         request_id = secrets.token_hex(8)
@@ -116,16 +122,23 @@ class Files:
             await self._redis.set(keys.file_body(request_id), body or b"", ex=WAIT_S)
             asked = json.dumps(request | {"id": request_id, "thread_id": thread_id})
             await self._redis.rpush(keys.FILE_REQUESTS, asked)
-        header = json.loads(await self._next(request_id, wait_s))
+        header = await self._header(request_id, wait_s)
         if "error" in header:
             raise _KINDS.get(header["kind"], Unavailable)(header["error"])
         return header, self._chunks(request_id)
 
-    async def _next(self, request_id: str, wait_s: float = WAIT_S) -> bytes:
-        deadline, reply = monotonic() + wait_s, None
-        while reply is None and (left_s := deadline - monotonic()) > 0:
-            async with translated():
-                reply = await self._blocking.blpop([keys.file_reply(request_id)], timeout=min(WAIT_S, left_s))
+    async def _header(self, request_id: str, wait_s: float) -> dict[str, Any]:
+        deadline = monotonic() + wait_s
+        while True:
+            header: dict[str, Any] = json.loads(await self._next(request_id))
+            if header != WORKING:
+                return header
+            if monotonic() > deadline:
+                raise Unavailable(f"the workspace did not answer within {wait_s:g} s", retry_after_s=30)
+
+    async def _next(self, request_id: str) -> bytes:
+        async with translated():
+            reply = await self._blocking.blpop([keys.file_reply(request_id)], timeout=self._silence_s)
         if reply is None:
             raise Unavailable("no worker answered for this workspace; is one running?", retry_after_s=5)
         chunk: bytes = reply[1]
@@ -139,10 +152,11 @@ class Files:
 class FileServer:
     """The worker's side: takes requests and answers them with `handler`, a few at a time."""
 
-    def __init__(self, connections: Connections, handler: Handler, *, at_once: int = 8) -> None:
+    def __init__(self, connections: Connections, handler: Handler, *, at_once: int = 8, sign_s: float = SIGN_S) -> None:
         self._redis = connections.commands
         self._blocking: Any = connections.blocking_client(block_s=5)
         self._handler = handler
+        self._sign_s = sign_s
         self._slots = asyncio.Semaphore(at_once)
 
     async def serve(self) -> None:
@@ -179,7 +193,7 @@ class FileServer:
             if body is None:
                 return
             try:
-                header, chunks = await self._handler(ThreadId(request["thread_id"]), request, body)
+                header, chunks = await self._handled(reply, request, body)
             except ToolError as error:
                 await self._push(reply, json.dumps({"error": error.message, "kind": error.kind}).encode())
                 return
@@ -194,6 +208,21 @@ class FileServer:
             log.warning("file reply given up: %s", error, extra={"thread_id": request["thread_id"]})
         finally:
             self._slots.release()
+
+    async def _handled(self, reply: str, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        """The handler's answer; whoever waits hears meanwhile that somebody is at it."""
+        signs = asyncio.create_task(self._sign(reply))
+        try:
+            return await self._handler(ThreadId(request["thread_id"]), request, body)
+        finally:
+            signs.cancel()
+            await asyncio.gather(signs, return_exceptions=True)
+
+    async def _sign(self, reply: str) -> None:
+        while True:
+            await asyncio.sleep(self._sign_s)
+            with contextlib.suppress(Unavailable, TimeoutError):
+                await self._push(reply, json.dumps(WORKING).encode())
 
     async def _push(self, reply: str, chunk: bytes) -> None:
         """Appends a chunk; waits while the reader is behind. Raises: TimeoutError when it stays away."""

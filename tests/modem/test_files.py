@@ -1,0 +1,69 @@
+"""Requests for workspaces over a real Redis: what a worker that is slow, gone or broken means for who asks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from modem.files import Answer, Files, FileServer, Handler
+from tests.modem.conftest import ALICE, Line
+from workflow.core.errors import Unavailable
+from workflow.core.ids import ThreadId
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    for chunk in tuple[bytes, ...]():
+        yield chunk
+
+
+@asynccontextmanager
+async def serving(line: Line, handler: Handler) -> AsyncIterator[tuple[Files, asyncio.Task[None]]]:
+    """The gateway's side and the running worker's."""
+    files = Files(line.connections, line.threads, silence_s=1.0)
+    server = FileServer(line.connections, handler, sign_s=0.1)
+    task = asyncio.create_task(server.serve())
+    try:
+        yield files, task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await server.close()
+        await files.close()
+
+
+async def test_an_answer_that_takes_long_is_waited_for_while_the_worker_is_at_it(line: Line) -> None:
+    async def slow(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=2.5)
+        return {"done": True}, nothing()
+
+    async with serving(line, slow) as (files, _):
+        header, _ = await files.ask(ALICE, await line.thread(), {"op": "restore", "path": "."}, wait_s=60)
+    assert header == {"done": True}
+
+
+async def test_a_worker_that_dies_over_a_request_is_not_waited_for(line: Line) -> None:
+    started = asyncio.Event()
+
+    async def hanging(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError("never set")
+
+    async with serving(line, hanging) as (files, worker):
+        asking = asyncio.create_task(files.ask(ALICE, await line.thread(), {"op": "restore", "path": "."}, wait_s=600))
+        await asyncio.wait_for(started.wait(), 5)
+        worker.cancel()
+        with pytest.raises(Unavailable, match="no worker answered"):
+            await asyncio.wait_for(asking, 10)
+
+
+async def test_who_waited_long_enough_is_told_though_the_worker_is_still_at_it(line: Line) -> None:
+    async def hanging(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        await asyncio.Event().wait()
+        raise AssertionError("never set")
+
+    async with serving(line, hanging) as (files, _):
+        with pytest.raises(Unavailable, match="did not answer within"):
+            await files.ask(ALICE, await line.thread(), {"op": "list", "path": "."}, wait_s=0.3)
