@@ -399,7 +399,7 @@ async def test_visits_to_one_link_are_limited(preview: Preview) -> None:
         async with link.visitor() as http:
             return (await http.get("/text")).status_code == 200
 
-    await until(free_again, what="the visitors who left to be forgotten")
+    await until(free_again, timeout_s=30, what="the visitors who left to be forgotten")
 
 
 @pytest.fixture
@@ -424,7 +424,7 @@ async def test_a_link_outlives_its_server_and_its_worker(own_line: Line) -> None
             answer = await http.get("/text", headers=HTML)
             return answer if answer.status_code == 503 else None
 
-        away = await until(nobody, timeout_s=15, what="the worker to be missed")
+        away = await until(nobody, timeout_s=30, what="the worker to be missed")
         assert away is not None and away.headers["retry-after"]
         assert "cannot be reached now" in away.text
 
@@ -435,7 +435,7 @@ async def test_a_link_outlives_its_server_and_its_worker(own_line: Line) -> None
             answer = await http.get("/text", headers=HTML)
             return answer if answer.status_code == 502 else None
 
-        stopped = await until(woken, what="the new worker to open the sandbox, in which nothing runs")
+        stopped = await until(woken, timeout_s=40, what="the new worker to open the sandbox, in which nothing runs")
         assert stopped is not None and "start it again" in stopped.text
         again = await make(own_line, thread_id=link.thread_id)
         assert again.url != link.url

@@ -38,7 +38,9 @@ export function Preview({ link }) {
   if (isOver) return html`<p class="card-note">The link to port ${link.port} has ended.</p>`;
   return html`<div class="preview">
     <div class="preview-bar">
-      <button type="button" class="preview-show" aria-expanded=${isShown} onClick=${() => setShown(!isShown)}>${isShown ? "Hide" : "Show here"}</button>
+      <button type="button" class="preview-show" aria-expanded=${isShown} onClick=${() => setShown(!isShown)}>
+        ${isShown ? "Hide" : "Show here"}
+      </button>
       <${SafeLink} url=${link.url} text="Open in a new tab" />
       <span class="preview-rest">
         ${isShown && html`<${IconButton} icon="refresh" label="Load again" size=${14} onClick=${() => setRound(round + 1)} />`}
