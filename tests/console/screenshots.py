@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/console.md: `python -m tests.console.screenshots docs/images`."""
+"""Makes the pictures of docs/console.md and docs/desk.md: `python -m tests.console.screenshots docs/images`."""
 
 import sys
 import tempfile
@@ -81,12 +81,14 @@ def main(folder: Path) -> None:
             page.close()
         small = browser.new_page(viewport={"width": 390, "height": 780}, device_scale_factor=1.5)
         shoot(small, f"{url}/#/t/{thread_id}", folder / "console-small.png")
+        page = browser.new_page(viewport={"width": 1360, "height": 700})
+        shoot(page, f"{url}/desk", folder / "desk.png", ready=".desk tbody tr")
         browser.close()
 
 
-def shoot(page: Page, url: str, file: Path) -> None:
+def shoot(page: Page, url: str, file: Path, *, ready: str = ".question") -> None:
     page.goto(url)
-    page.wait_for_selector(".question")
+    page.wait_for_selector(ready)
     page.wait_for_timeout(800)
     page.screenshot(path=file)
 
