@@ -4,6 +4,7 @@ redis-py repeats a timed-out write by itself and so doubles it; commands here ar
 repeat safely (the fenced scripts) does so itself. Source: measured, docs/decisions/0001-one-log-per-thread.md
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -64,6 +65,7 @@ class Connections:
             retry=AsyncRetry(NoBackoff(), 0),
             health_check_interval=0,
         )
+        pool.connection_class = type("Connection", (_HeedsCancel, pool.connection_class), {})
         return aioredis.Redis(connection_pool=pool)
 
     async def check(self) -> str:
@@ -78,6 +80,20 @@ class Connections:
 
     async def close(self) -> None:
         await self.commands.aclose(close_connection_pool=True)
+
+
+class _HeedsCancel:
+    """Mixed into redis-py's connections, which swallow a cancel: they send inside `asyncio.wait_for`, and up to
+    Python 3.11 that returns as if nothing were when the send has just ended. A task then goes on for ever.
+    """
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
+        await super().send_packed_command(*args, **options)  # type: ignore[misc]  # of the class it is mixed into
+        if task is not None and task.cancelling() > before:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # its answer is read by nobody
+            raise asyncio.CancelledError
 
 
 def broker_url(settings: RedisSettings) -> str:
