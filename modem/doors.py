@@ -6,7 +6,6 @@ overheard is used up. After one answer of a few bytes the connection is the port
 """
 
 import asyncio
-import json
 import logging
 import secrets
 import socket
@@ -164,7 +163,7 @@ async def _ask(sock: socket.socket, text: str) -> Answer:
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, text.encode())
     (length,) = _LENGTH.unpack(await _read(sock, _LENGTH.size))
-    return Answer.model_validate(json.loads(await _read(sock, length)))
+    return Answer.model_validate_json(await _read(sock, length))
 
 
 async def _read(sock: socket.socket, count: int) -> bytes:
