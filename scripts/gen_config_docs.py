@@ -34,7 +34,8 @@ Every key stands in [`config.toml`](../config.toml) with its default. Weakest fi
   `log.level` at once. The others need a restart; the log and the operator's desk name those that wait for one. A file
   that does not hold changes nothing. `dialtone desk reload` reads it again in every process and says what came of it.
 - A run keeps the configuration that it began with on its worker. Its record, `run.started` and `run.resumed` hold the
-  hash (`config_hash`), the same that `./run.sh config print` ends with.
+  hash (`config_hash`), the same that `./run.sh config print` ends with. Where things are (`data_dir`, `redis.url`, the
+  gateway's address) and `[log]` do not count.
 
 `DIALTONE_URL` and `DIALTONE_KEY` are no settings: they tell the terminal client its gateway and its API key.
 """

@@ -205,11 +205,12 @@ def test_files_named_by_the_environment_must_exist(tmp_path: Path) -> None:
         load(written(tmp_path), {"DIALTONE_SECRETS_FILE": str(tmp_path / "none.toml")})
 
 
-def test_the_hash_follows_every_setting_but_no_secret_value_and_no_folder(tmp_path: Path) -> None:
+def test_the_hash_follows_every_setting_but_no_secret_value_and_no_place(tmp_path: Path) -> None:
     def hashed(**environ: str) -> str:
         return config_hash(load(written(tmp_path), environ).settings)
 
     assert hashed() == hashed() == hashed(DIALTONE_DATA_DIR="/elsewhere")
+    assert hashed() == hashed(REDIS_URL="redis://h:1/0", DIALTONE_GATEWAY__PORT="9", DIALTONE_LOG__FORMAT="json")
     assert hashed(DIALTONE_AGENT__MAX_TURNS="7") != hashed()
     assert hashed(DIALTONE_AUTH__JWT_SECRET="a") == hashed(DIALTONE_AUTH__JWT_SECRET="b") != hashed()
 

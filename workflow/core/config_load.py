@@ -67,9 +67,13 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     return Loaded(settings, layers.sources(), tuple(layers.warnings), file, environment)
 
 
+_WHERE: dict[str, Any] = {"data_dir": True, "redis": {"url"}, "gateway": {"host", "port"}, "log": True}
+"""Where things are and how they are logged: `./run.sh` settles that for its parts, and no run goes otherwise for it."""
+
+
 def config_hash(settings: Settings) -> str:
-    """Twelve hex digits that change with any setting; secrets count as set or unset, `data_dir` not at all."""
-    values = settings.model_dump(mode="json", exclude={"data_dir"})
+    """Twelve hex digits that change with any setting but those of `_WHERE`; secrets count as set or unset."""
+    values = settings.model_dump(mode="json", exclude=_WHERE)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
