@@ -241,6 +241,21 @@ export class Dialtone {
     return `${thread(threadId)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
   }
 
+  /** How the files differ between the event `since` and now, or `until`. @param {string} threadId @param {string} since @param {{ until?: string, limit?: number, cursor?: string }} [query] */
+  diff(threadId, since, { until, ...query } = {}) {
+    return this._json("GET", `${thread(threadId)}/diff${params({ from: since, to: until, ...query })}`);
+  }
+
+  /** Makes the files what they were at an event. @param {string} threadId @param {string} event */
+  restore(threadId, event) {
+    return this._json("POST", `${thread(threadId)}/restore`, { body: { event }, repeatable: false });
+  }
+
+  /** A new thread that goes on from an event: its record. @param {string} threadId @param {string} event @param {string} [title] */
+  fork(threadId, event, title = "") {
+    return this._json("POST", `${thread(threadId)}/fork`, { body: { event, title }, repeatable: false });
+  }
+
   /** Where the whole workspace is, as one file. @param {string} threadId @param {{ format?: "tar" | "zip" }} [query] */
   archiveUrl(threadId, query = {}) {
     return `${this._url}${thread(threadId)}/archive${params(query)}`;

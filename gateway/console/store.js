@@ -56,6 +56,8 @@ export const drafts = signal(/** @type {Record<string, { text: string, files: st
 export const jumpToEnd = signal(0);
 /** Moves the keyboard to the composer. */
 export const focusComposer = signal(0);
+/** The event that the workspace is compared with; "" for none. */
+export const comparing = signal("");
 /** Grows when files changed on the server by other hands than the agent's. */
 export const filesChanged = signal(0);
 
@@ -152,6 +154,7 @@ async function openThread(threadId) {
   following?.abort();
   following = null;
   threadError.value = "";
+  comparing.value = "";
   connection.value = { state: "idle" };
   if (!threadId) {
     thread.value = null;

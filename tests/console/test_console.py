@@ -1,6 +1,7 @@
 """The console in a real browser on the real stack."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,31 @@ async def test_a_dropped_file_lands_in_the_workspace(page: Page, client: Client)
     }""")
     await expect(page.locator(".attachments")).to_contain_text("drop.txt")
     assert client.get_file(thread_id, "drop.txt") == b"dropped"
+
+
+async def test_the_files_are_compared_with_any_event_brought_back_and_forked(page: Page, client: Client) -> None:
+    made = call("files_creation", files=[{"path": "a.txt", "content": "one\n"}])
+    edited = call("file_edit", path="a.txt", old="one", new="two")
+    turns = [{"text": "First.", "tool_calls": [made]}, {"text": "Second.", "tool_calls": [edited]}, {"text": "End."}]
+    thread_id, run_id = start(client, script(*turns), title="Versions")
+    _ = list(client.stream(thread_id, run_id=run_id))
+    await open_thread(page, thread_id)
+    await ended(page)
+    second = page.locator(".block-message", has_text="Second.")
+    await second.get_by_label("Compare the files with this event").click(force=True)
+    changed = page.locator(".version-change")
+    await expect(changed.locator("summary")).to_contain_text("a.txt")
+    await expect(changed.locator(".diff-remove .line")).to_have_text("one")
+    await expect(changed.locator(".diff-add .line")).to_have_text("two")
+    await page.get_by_role("button", name="Restore the files").click()
+    await expect(page.locator(".versions-actions")).to_contain_text("Nothing changed since then.")
+    assert client.get_file(thread_id, "a.txt") == b"one\n"
+    await page.get_by_role("button", name="Fork the thread there").click()
+    await expect(page).not_to_have_url(re.compile(thread_id))
+    await expect(page.locator(".block-message", has_text="First.")).to_be_visible()
+    forked = re.search(r"/t/(\w+)", page.url)
+    assert forked is not None
+    assert client.get_file(forked[1], "a.txt") == b"one\n"
 
 
 async def test_a_link_to_an_event_shows_that_event(page: Page, client: Client) -> None:

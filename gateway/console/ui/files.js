@@ -5,6 +5,7 @@ import { api, attempt, dialog, filesChanged, reason, upload } from "../store.js"
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
 import { DownloadLink, FilePicker, IconButton, Spinner } from "./parts.js";
+import { Versions } from "./versions.js";
 
 /** @typedef {{ path: string, kind: string, size: number }} FileStat */
 /** @typedef {{ id: string, view: import("../model/thread_view.js").ThreadView }} Open */
@@ -13,6 +14,7 @@ import { DownloadLink, FilePicker, IconButton, Spinner } from "./parts.js";
 export function Files({ open }) {
   const [turn, setTurn] = useState(0);
   const changes = [...open.view.files.values()].reduce((sum, file) => sum + file.changes.length, 0);
+  const rev = `${turn}.${changes}.${open.view.saves.length}.${filesChanged.value}`;
   const add = (/** @type {File[]} */ files) => attempt(() => upload(files));
   return html`<section class="files">
     <h2>Workspace
@@ -22,8 +24,9 @@ export function Files({ open }) {
         <${DownloadLink} href=${api.archiveUrl(open.id, { format: "zip" })} label="Download everything as a zip" />
       </span>
     </h2>
-    <${Folder} open=${open} path="." rev=${`${turn}.${changes}.${filesChanged.value}`} />
-  </section>`;
+    <${Folder} open=${open} path="." rev=${rev} />
+  </section>
+  <${Versions} open=${open} rev=${rev} />`;
 }
 
 /** @param {{ open: Open, path: string, rev: string }} props */
