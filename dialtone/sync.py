@@ -1,4 +1,4 @@
-"""The synchronous client: the same names as `client.py`, for scripts and notebooks.
+"""The synchronous client, for scripts and notebooks. Made by `scripts/gen_sync_client.py` from `client.py`.
 
 with Client("http://127.0.0.1:8080") as client:
     thread_id = client.initiate(title="Report")

@@ -241,9 +241,9 @@ export class Dialtone {
     return `${thread(threadId)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
   }
 
-  /** How the files differ between the event `since` and now, or `until`. @param {string} threadId @param {string} since @param {{ until?: string, limit?: number, cursor?: string }} [query] */
-  diff(threadId, since, { until, ...query } = {}) {
-    return this._json("GET", `${thread(threadId)}/diff${params({ from: since, to: until, ...query })}`);
+  /** How the files differ between two events; between one and now without `until`. @param {string} threadId @param {string} since */
+  diff(threadId, since, until = "", limit = 100) {
+    return this._json("GET", `${thread(threadId)}/diff${params({ from: since, to: until, limit })}`);
   }
 
   /** Makes the files what they were at an event. @param {string} threadId @param {string} event */
@@ -251,7 +251,7 @@ export class Dialtone {
     return this._json("POST", `${thread(threadId)}/restore`, { body: { event }, repeatable: false });
   }
 
-  /** A new thread that goes on from an event: its record. @param {string} threadId @param {string} event @param {string} [title] */
+  /** A new thread that goes on from an event. @param {string} threadId @param {string} event @param {string} [title] */
   fork(threadId, event, title = "") {
     return this._json("POST", `${thread(threadId)}/fork`, { body: { event, title }, repeatable: false });
   }

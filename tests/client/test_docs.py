@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import dialtone
+from scripts import gen_sync_client
 from tests.client.stub_gateway import StubGateway, UntilAnswered
 from workflow.core.events import ApprovalRequested, Message, RunFinished
 from workflow.core.ids import ItemId, ThreadId
@@ -13,6 +14,10 @@ from workflow.core.ids import ItemId, ThreadId
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 T = ThreadId("")
+
+
+def test_the_synchronous_client_is_made_from_the_asynchronous_one() -> None:
+    assert gen_sync_client.main(["--check"]) == 0
 
 
 def test_there_are_examples() -> None:

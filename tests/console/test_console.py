@@ -206,8 +206,10 @@ async def test_a_dropped_file_lands_in_the_workspace(page: Page, client: Client)
 async def test_the_files_are_compared_with_any_event_brought_back_and_forked(page: Page, client: Client) -> None:
     made = call("files_creation", files=[{"path": "a.txt", "content": "one\n"}])
     edited = call("file_edit", path="a.txt", old="one", new="two")
-    turns = [{"text": "First.", "tool_calls": [made]}, {"text": "Second.", "tool_calls": [edited]}, {"text": "End."}]
-    thread_id, run_id = start(client, script(*turns), title="Versions")
+    task = script(
+        {"text": "First.", "tool_calls": [made]}, {"text": "Second.", "tool_calls": [edited]}, {"text": "End."}
+    )
+    thread_id, run_id = start(client, task, title="Versions")
     _ = list(client.stream(thread_id, run_id=run_id))
     await open_thread(page, thread_id)
     await ended(page)
