@@ -114,7 +114,7 @@ function path(line, top) {
         return "";
       }
       const step = `${isOpen ? "L" : "M"}${x(index, line.length)} ${(HEIGHT - 2 - (value / top) * (HEIGHT - 6)).toFixed(1)}`;
-      const dot = !isOpen && (line[index + 1] ?? null) === null ? "h0.01" : "";
+      const dot = !isOpen && (line[index + 1] ?? null) === null ? "h-5" : ""; // else a lone value would be unseen
       isOpen = true;
       return step + dot;
     })

@@ -33,7 +33,8 @@ export function money(usd) {
 export function bytes(size) {
   if (size < 1000) return `${size} B`;
   if (size < 1_000_000) return `${trim(size / 1000)} kB`;
-  return `${trim(size / 1_000_000)} MB`;
+  if (size < 1_000_000_000) return `${trim(size / 1_000_000)} MB`;
+  return `${trim(size / 1_000_000_000)} GB`;
 }
 
 /** All tokens, whatever their class. @param {import("./types.js").Usage | null} usage */
