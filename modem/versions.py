@@ -130,11 +130,13 @@ class Versions:
     async def _note(
         self, thread_id: ThreadId, token: str, event: WorkspaceSaved | None = None, *, free: bool = False
     ) -> str:
-        """Appends an event of no run; its id. Raises: NotFound if the thread, or the hold on it, is gone."""
+        """Appends an event of no run; its id. Raises: NotFound if the thread is gone, Unavailable if the hold is."""
         payloads = [] if event is None else [encode(event)]
         args = [keys.thread(thread_id), token, "1" if free else "0", *payloads]
         async with translated():
             answer = await self._connections.scripts.note(keys=[keys.metadata(thread_id)], args=args)
-        if answer[0] != b"ok":
-            raise NotFound(f"no thread {thread_id}, or its files took too long to restore")
+        if answer[0] == b"missing":
+            raise NotFound(f"no thread {thread_id}")
+        if answer[0] == b"lost":
+            raise Unavailable("the restore took too long; look at the files before you try again")
         return answer[1].decode() if payloads else ""

@@ -1,7 +1,8 @@
 -- Appends events that belong to no run, by whoever holds the thread. ARGV: prefix, token, 1 to let go, payloads...
--- Returns {'lost'} {'ok', id...}
+-- Returns {'missing'} {'lost'} {'ok', id...}
 local prefix, token = ARGV[1], ARGV[2]
-if redis.call('EXISTS', prefix .. 'metadata') == 0 or redis.call('GET', prefix .. 'hold') ~= token then return {'lost'} end
+if redis.call('EXISTS', prefix .. 'metadata') == 0 then return {'missing'} end
+if redis.call('GET', prefix .. 'hold') ~= token then return {'lost'} end
 local now, answer = now_ms(), {'ok'}
 check_epoch(prefix, now)
 for i = 4, #ARGV do

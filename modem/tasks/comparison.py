@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import asdict
 from typing import Any
 
-from workflow.sandboxes.base import FileDifference, FileStat, Sandbox
+from workflow.sandboxes.base import FLEETING, FileDifference, FileStat, Sandbox
 from workflow.sandboxes.paths import is_below
 from workflow.tools.diffs import EVENT_CHARS, shortened, unified
 from workflow.tools.output import PRIVATE_FOLDER
@@ -21,7 +21,7 @@ async def compared(sandbox: Sandbox, request: dict[str, Any]) -> dict[str, Any]:
     What tools keep for themselves is left out.
     request: `old` and `new` are snapshots; an empty one stands for the workspace as it is now.
     """
-    now = "" if request["old"] and request["new"] else await sandbox.snapshot("compared")
+    now = "" if request["old"] and request["new"] else await sandbox.snapshot(FLEETING)
     old, new = request["old"] or now, request["new"] or now
     differences = [item for item in await sandbox.compare(old, new) if not is_below(item.path, PRIVATE_FOLDER)]
     wanted = [item for item in differences if item.path > request["after"] or not request["after"]]

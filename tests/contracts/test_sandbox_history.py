@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.archives import archive
 from workflow.core.errors import ToolError
 from workflow.core.ids import ThreadId
-from workflow.sandboxes.base import FileDifference, Sandbox, SandboxProvider
+from workflow.sandboxes.base import FLEETING, FileDifference, Sandbox, SandboxProvider
 
 
 async def test_a_workspace_that_did_not_change_has_one_snapshot(sandbox: Sandbox) -> None:
@@ -18,6 +18,22 @@ async def test_a_workspace_that_did_not_change_has_one_snapshot(sandbox: Sandbox
     second = await sandbox.snapshot("turn 3")
     await sandbox.write("a", b"1")
     assert len({first, second, await sandbox.snapshot("turn 4")}) == 3
+
+
+async def test_fleeting_snapshots_neither_replace_nor_crowd_out_lasting_ones(sandbox: Sandbox) -> None:
+    lasting = {}
+    for number in range(4):
+        await sandbox.write("f", b"%d" % number)
+        fleeting = await sandbox.snapshot(FLEETING)
+        assert await sandbox.read_at(fleeting, "f") == b"%d" % number
+        lasting[number] = await sandbox.snapshot(f"turn {number}")
+        for between in range(6):
+            await sandbox.write("f", b"%d and %d" % (number, between))
+            await sandbox.snapshot(FLEETING)
+        await sandbox.write("f", b"%d" % number)
+        assert await sandbox.snapshot("again") == lasting[number]
+    for number, snapshot in lasting.items():
+        assert await sandbox.read_at(snapshot, "f") == b"%d" % number
 
 
 async def test_a_snapshot_is_listed_and_read_without_restoring(sandbox: Sandbox) -> None:

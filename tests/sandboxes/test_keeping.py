@@ -11,6 +11,7 @@ from tests.sandboxes.conftest import MakeProvider
 from tests.sandboxes.holding import why_not
 from workflow.core.errors import Unavailable
 from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import FLEETING
 from workflow.sandboxes.keeping import Tidied
 from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Tier
@@ -151,6 +152,18 @@ async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, fo
         await sandbox.write("copy", await sandbox.read("large"))
         await sandbox.snapshot("second")
         assert first > 3_000_000 and stored() - first < 60_000
+
+
+def test_a_workspace_that_is_compared_all_the_time_keeps_its_history(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    tree = Tree(tmp_path / "workspace", owner=os.geteuid())
+    snapshots = Snapshots(tmp_path / "state", tree, max_bytes=1_000_000)
+    lasting = snapshots.take("turn")
+    for number in range(600):
+        tree.write("f", b"%d" % number, sync=False)
+        snapshots.take(FLEETING)
+    os.close(tree.root_fd)
+    assert snapshots.all()[0] == lasting and len(snapshots.all()) < 10
 
 
 def test_snapshots_of_a_workspace_that_always_changes_are_bounded(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from workflow.core.ids import ThreadId
 from workflow.core.ports import OnOutput
 
 WORKDIR = "/workspace"
+FLEETING = "fleeting"
+"""The label of a snapshot that is wanted for a moment only; a few of them are kept beside the lasting ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from workflow.core.ids import ThreadId
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.archive import Member, members, pack
 from workflow.sandboxes.base import (
+    FLEETING,
     BackgroundProcess,
     ExecResult,
     FileDifference,
@@ -138,7 +139,8 @@ class MemorySandbox:
         yield
 
     async def snapshot(self, label: str) -> str:
-        newest = next(reversed(self._snapshots), None)
+        known = [name for name in self._snapshots if label == FLEETING or not name.startswith(FLEETING)]
+        newest = next(reversed(known), None)
         if newest is not None and self._snapshots[newest].contents() == self.files.contents():
             return newest
         snapshot_id = f"{label}-{len(self._snapshots) + 1}"

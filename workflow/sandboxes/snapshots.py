@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from workflow.core.errors import ToolError
-from workflow.sandboxes.base import FileDifference, FileStat
+from workflow.sandboxes.base import FLEETING, FileDifference, FileStat
 from workflow.sandboxes.objects import Entry, Objects, encode, replace_file
 from workflow.sandboxes.tree import Tree
 
@@ -29,6 +29,7 @@ Seen = dict[str, tuple[Mark, str]]
 """Path → mark and content."""
 KEPT = 500
 """Snapshots of one workspace; the oldest go first."""
+KEPT_FLEETING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,12 @@ class Snapshots:
             self._objects.flush()
             replace_file(self._folder / "seen", marshal.dumps(now))
             known = self.all()
-            if known and known[-1].root == root:
-                return known[-1]
+            lasting = [earlier for earlier in known if earlier.label != FLEETING]
+            newest = next(reversed(known if label == FLEETING else lasting), None)
+            if newest is not None and newest.root == root:
+                return newest
+            fleeting = [earlier for earlier in known if earlier.label == FLEETING][-KEPT_FLEETING:]
+            known = [earlier for earlier in known if earlier in lasting or earlier in fleeting]
             snapshot = Snapshot(secrets.token_hex(8), label, datetime.now(UTC).isoformat(timespec="milliseconds"), root)
             self._save([*known, snapshot][-KEPT:])
             while self._objects.total_bytes > self._max_bytes and len(kept := self.all()) > 1:

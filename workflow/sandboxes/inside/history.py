@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 KEPT = 200
 """The oldest go first."""
+FLEETING, MARK, KEPT_FLEETING = "fleeting", "~", 4
+"""The label of snapshots that are wanted for a moment only, by what their ids end, how many are kept."""
 
 
 class History:
@@ -33,11 +35,14 @@ class History:
         rows, seen = self._scan(store=True)
         ids = self._ids()
         self._put("seen", marshal.dumps(seen))
-        if ids and self._rows(ids[-1]) == rows:
-            return ids[-1]
+        newest = [name for name in ids if label == FLEETING or not name.endswith(MARK)][-1:]
+        if newest and self._rows(newest[0]) == rows:
+            return newest[0]
         number = int(ids[-1].partition("-")[0]) + 1 if ids else 1
-        snapshot = f"{number:08d}-{os.urandom(4).hex()}"
+        snapshot = f"{number:08d}-{os.urandom(4).hex()}{MARK if label == FLEETING else ''}"
         self._put(f"lists/{snapshot}", marshal.dumps({"label": label, "rows": rows}))
+        for fleeting in [name for name in ids if name.endswith(MARK)][:-KEPT_FLEETING]:
+            os.unlink(os.path.join(self._folder, "lists", fleeting))
         self._drop_old()
         return snapshot
 
