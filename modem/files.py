@@ -48,6 +48,7 @@ _KINDS: dict[str, type[DialtoneError]] = {
     "no_such_snapshot": NotFound,
     "disk_full": Conflict,
     "too_large": TooLarge,
+    "internal": DialtoneError,
 }
 
 
@@ -199,6 +200,10 @@ class FileServer:
                 return
             except DialtoneError as error:
                 await self._push(reply, json.dumps({"error": error.message, "kind": error.code}).encode())
+                return
+            except Exception:  # the edge of a request: a bug in one must not end the others
+                log.exception("a file request broke", extra={"thread_id": request["thread_id"]})
+                await self._push(reply, json.dumps({"error": "a bug in the worker", "kind": "internal"}).encode())
                 return
             await self._push(reply, json.dumps(header).encode())
             async for chunk in chunks:

@@ -1,6 +1,7 @@
 """Requests for workspaces over a real Redis: what a worker that is slow, gone or broken means for who asks."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from modem.files import Answer, Files, FileServer, Handler
 from tests.modem.conftest import ALICE, Line
-from workflow.core.errors import Unavailable
+from workflow.core.errors import DialtoneError, Unavailable
 from workflow.core.ids import ThreadId
 
 
@@ -35,7 +36,8 @@ async def serving(line: Line, handler: Handler) -> AsyncIterator[tuple[Files, as
 
 async def test_an_answer_that_takes_long_is_waited_for_while_the_worker_is_at_it(line: Line) -> None:
     async def slow(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
-        await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=2.5)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 2.5)
         return {"done": True}, nothing()
 
     async with serving(line, slow) as (files, _):
@@ -57,6 +59,31 @@ async def test_a_worker_that_dies_over_a_request_is_not_waited_for(line: Line) -
         worker.cancel()
         with pytest.raises(Unavailable, match="no worker answered"):
             await asyncio.wait_for(asking, 10)
+
+
+async def test_a_bug_over_one_request_is_told_and_ends_no_other(line: Line) -> None:
+    both, broke = asyncio.Barrier(2), asyncio.Event()
+
+    async def broken(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        await both.wait()
+        if request["path"] == "bug":
+            broke.set()
+            raise ZeroDivisionError
+        await broke.wait()
+        return {"fine": True}, nothing()
+
+    async with serving(line, broken) as (files, _):
+        thread = await line.thread()
+        told, (header, _) = await asyncio.gather(
+            asyncio.create_task(refused(files, thread)), files.ask(ALICE, thread, {"op": "list", "path": "."})
+        )
+    assert (told.code, told.message) == ("internal", "a bug in the worker") and header == {"fine": True}
+
+
+async def refused(files: Files, thread: ThreadId) -> DialtoneError:
+    with pytest.raises(DialtoneError) as error:
+        await files.ask(ALICE, thread, {"op": "list", "path": "bug"})
+    return error.value
 
 
 async def test_who_waited_long_enough_is_told_though_the_worker_is_still_at_it(line: Line) -> None:

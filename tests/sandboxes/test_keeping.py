@@ -9,7 +9,7 @@ import pytest
 
 from tests.sandboxes.conftest import MakeProvider
 from tests.sandboxes.holding import why_not
-from workflow.core.errors import Unavailable
+from workflow.core.errors import SandboxError, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.base import FLEETING
 from workflow.sandboxes.keeping import Tidied
@@ -123,6 +123,23 @@ async def test_what_was_used_within_the_hour_stays_whatever_the_budget(make: Mak
     async with make(workspaces_bytes=1) as provider:
         tidied = await provider.tidy()
     assert (tidied.archived, tidied.deleted) == ((), ())
+
+
+@pytest.mark.parametrize("damage", ["a file in its place", "a list that was cut off"])
+async def test_snapshots_that_cannot_be_used_are_an_error_of_the_sandbox(
+    make: MakeProvider, folder: Path, damage: str
+) -> None:
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        place = folder / "sandboxes" / OLD / "snapshots"
+        if damage == "a file in its place":
+            place.write_bytes(b"")
+        else:
+            await sandbox.snapshot("one")
+            (place / "list.json").write_bytes(b"[{")
+        for attempt in (sandbox.snapshot("two"), sandbox.restore("x"), provider.fork(OLD, "x", NEW)):
+            with pytest.raises(SandboxError, match="cannot be used"):
+                await attempt
 
 
 async def test_two_workers_that_save_one_workspace_in_turns_lose_nothing(make: MakeProvider) -> None:

@@ -114,7 +114,7 @@ class LocalProvider:
     async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
         """Makes the workspace of `target` what that of `source` was. Raises: ToolError `no_such_snapshot`."""
         theirs, ours = await self.open(source), await self.open(target)
-        return (await asyncio.to_thread(ours.snapshots.adopt, theirs.snapshots, snapshot_id)).id
+        return await ours.adopt(theirs, snapshot_id)
 
     @property
     def live(self) -> int:

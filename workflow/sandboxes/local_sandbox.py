@@ -167,26 +167,30 @@ class LocalSandbox:
             self.used_at = monotonic()
 
     async def snapshot(self, label: str) -> str:
-        return (await self._in_thread(lambda: self.snapshots.take(label))).id
+        return (await self._in_history(lambda: self.snapshots.take(label))).id
 
     async def restore(self, snapshot_id: str) -> None:
-        await self._in_thread(lambda: self.snapshots.restore(snapshot_id))
+        await self._in_history(lambda: self.snapshots.restore(snapshot_id))
 
     async def list_at(
         self, snapshot_id: str, path: str = ".", *, depth: int = 1, limit: int = 10_000
     ) -> Sequence[FileStat]:
         place = relative(path, workdir=self.info.workdir)
-        return await self._in_thread(lambda: self.snapshots.entries(snapshot_id, place, depth=depth, limit=limit))
+        return await self._in_history(lambda: self.snapshots.entries(snapshot_id, place, depth=depth, limit=limit))
 
     async def read_at(self, snapshot_id: str, path: str) -> bytes:
         place = relative(path, workdir=self.info.workdir)
-        return await self._in_thread(lambda: self.snapshots.read(snapshot_id, place))
+        return await self._in_history(lambda: self.snapshots.read(snapshot_id, place))
 
     async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
         def differ() -> Sequence[FileDifference]:
             return [change.difference for change in self.snapshots.diff(old_id, new_id)]
 
-        return await self._in_thread(differ)
+        return await self._in_history(differ)
+
+    async def adopt(self, other: "LocalSandbox", snapshot_id: str) -> str:
+        """Makes the workspace what another one was; a snapshot of it here."""
+        return (await self._in_history(lambda: self.snapshots.adopt(other.snapshots, snapshot_id))).id
 
     async def disk_bytes(self) -> int:
         """What workspace and home folder take."""
@@ -291,6 +295,13 @@ class LocalSandbox:
     async def _refuse_if_full(self) -> None:
         if await self._is_full():
             raise ToolError("the workspace is full: delete something first", kind="disk_full")
+
+    async def _in_history(self, work: Callable[[], T]) -> T:
+        """As `_in_thread`, for snapshots, which lie on the worker's own disk. Raises: SandboxError when that fails."""
+        try:
+            return await self._in_thread(work)
+        except (OSError, ValueError, EOFError) as error:
+            raise SandboxError(f"the snapshots of this workspace cannot be used: {error}") from error
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         self.used_at = monotonic()
