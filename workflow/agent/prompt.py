@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from workflow.core.config import AgentSettings
-from workflow.core.errors import ToolError
+from workflow.core.errors import ConfigError, ToolError
 from workflow.sandboxes.base import Sandbox, SandboxInfo
 
 MAX_INSTRUCTIONS = 32_768
@@ -23,12 +23,23 @@ def shipped(name: str) -> str:
 
 
 def system_prompt(settings: AgentSettings, sandbox: SandboxInfo, instructions: str) -> str:
-    """Role, environment and project instructions. Nothing in it changes from turn to turn."""
-    role = Path(settings.prompt_file).read_text() if settings.prompt_file else shipped("role")
-    parts = [role, environment(sandbox)]
+    """Role, environment and project instructions. Nothing in it changes from turn to turn.
+
+    Raises: ConfigError if `agent.prompt_file` cannot be read.
+    """
+    parts = [_role(settings.prompt_file), environment(sandbox)]
     if instructions:
         parts.append(f"# Project instructions ({settings.instructions_file})\n{instructions}")
     return "\n\n".join(parts)
+
+
+def _role(prompt_file: str) -> str:
+    if not prompt_file:
+        return shipped("role")
+    try:
+        return Path(prompt_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"agent.prompt_file {prompt_file}: cannot be read: {error}") from error
 
 
 def environment(sandbox: SandboxInfo) -> str:
