@@ -23,10 +23,17 @@ def client(stack: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setenv("DIALTONE_URL", stack)
     monkeypatch.setenv("NO_COLOR", "1")
     with Client(stack) as client:
+        _end_all(client)
         yield client
-        client.send(desk.cancel(tenant="local"))
+        _end_all(client)
         for worker in client.send(desk.overview()).workers:
             client.send(desk.undrain(worker.worker))
+
+
+def _end_all(client: Client) -> None:
+    """Leaves no run open, whoever began it."""
+    client.send(desk.cancel(tenant="local"))
+    until_sync(lambda: client.send(desk.overview()).runs.open == 0, timeout_s=30, what="all runs to end")
 
 
 def start(client: Client, task: str = FOR_EVER, *, status: str = "running") -> str:
