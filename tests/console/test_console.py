@@ -97,6 +97,7 @@ async def test_a_reload_in_the_middle_of_a_message_shows_what_the_log_says(page:
 
 async def test_a_cut_network_is_visible_and_nothing_is_lost_when_it_is_back(page: Page, client: Client) -> None:
     thread_id, _run_id = start(client, SLOW)
+    await page.add_init_script("delete globalThis.WebSocket")  # which the browser's switch does not keep from opening
     await open_thread(page, thread_id)
     await expect(page.locator(".markdown")).to_contain_text("word5", timeout=15_000)
     await page.context.set_offline(True)
