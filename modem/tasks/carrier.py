@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 from modem.journal import Previewer, RunJournal
@@ -17,7 +18,7 @@ from modem.sched import Scheduler
 from modem.stream import START, Log, parse_cursor
 from workflow.core.config import Settings
 from workflow.core.errors import LeaseLost, Unavailable
-from workflow.core.ids import RunId, thread_of
+from workflow.core.ids import RunId, ThreadId, thread_of
 from workflow.core.log import bind
 from workflow.core.tracing import Tracing, continued
 from workflow.runner.build import Workshop
@@ -210,7 +211,13 @@ class Carrier:
             else:
                 self._meter.observe(RUN_SECONDS, seconds=(attempt.now_ms() - record.started_at) / 1000)
                 await self._runs.ended(record.run_id, record.tenant, journal.promoted)
-                await trim(self._connections, record.thread_id, keep=self._settings.runs.keep_events)
+                await self._trim(record.thread_id, now_ms=attempt.now_ms())
+
+    async def _trim(self, thread_id: ThreadId, *, now_ms: int) -> None:
+        runs = self._settings.runs
+        kept_ms = int(timedelta(days=runs.keep_event_days).total_seconds() * 1000)
+        since_ms = now_ms - kept_ms if kept_ms else 0
+        await trim(self._connections, thread_id, keep=runs.keep_events, since_ms=since_ms)
 
     async def _cancel_reason(self, run_id: RunId) -> str:
         return (await self._runs.load(run_id)).reason

@@ -8,6 +8,7 @@ import redis
 
 from modem.expiry import Expiry
 from modem.retention import BASE_TRANSCRIPT, trim
+from modem.stream import Log
 from tests.gateway.playing import LOCAL, Turn, Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway
@@ -48,6 +49,17 @@ async def test_reader_from_before_the_log_begins_is_told_the_gap_and_what_it_hel
     assert reader.ids == ids[13:]
     assert (await http.get(f"/api/agent/{thread}/state")).json() == whole
     assert turn.thread_id == thread
+
+
+async def test_events_go_by_age_too_and_are_told_of(worker: Worker, gateway: Gateway) -> None:
+    thread, _, ids = await busy_thread(worker)
+    events = await Log(worker.connections).events(thread)
+    assert await trim(worker.connections, thread, keep=1000, since_ms=events[0].at) == 0
+    later = events[-1].at + 1
+    assert await trim(worker.connections, thread, keep=1000, since_ms=later) == len(ids)
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?last_id={ids[3]}") as reader:
+        await reader.until(1)
+    assert (reader.data[0]["from"], reader.data[0]["to"]) == (ids[4], ids[-1])
 
 
 async def test_there_is_no_gap_at_the_exact_boundary(gateway: Gateway, worker: Worker) -> None:

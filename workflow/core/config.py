@@ -130,6 +130,9 @@ class RunSettings(Section):
         "stop", description="what is done with that call when nobody answered"
     )
     keep_events: int = Field(100_000, ge=100, description="per thread; older ones are trimmed")
+    keep_event_days: float = Field(
+        0.0, ge=0, description="older events are trimmed when a run of their thread ends; 0: whatever their age"
+    )
     keep_days: float = Field(30.0, gt=0, description="a thread without activity is deleted after this")
 
 
