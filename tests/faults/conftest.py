@@ -47,3 +47,11 @@ def check_log(events: list[Event]) -> None:
     seqs = [int(event.id.split("-")[1]) for event in events]
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), seqs
     assert [event.terminal for event in events] == [False] * (len(events) - 1) + [True]
+
+
+async def serves(client: AsyncClient) -> bool:
+    """True once the gateway behind `client` is up."""
+    try:
+        return bool((await client.health())["status"] == "ok")
+    except Exception:  # noqa: BLE001  # not up yet, whatever the reason; `until` bounds it
+        return False

@@ -6,7 +6,7 @@ import signal
 import httpx
 
 from dialtone.client import AsyncClient
-from tests.faults.conftest import check_log, client_of, watch
+from tests.faults.conftest import check_log, client_of, serves, watch
 from tests.line import Line, bash, script
 from tests.ports import free_port
 from tests.until import until
@@ -41,10 +41,7 @@ async def test_a_rolling_deploy_under_load_fails_and_loses_nothing(line: Line) -
 
 async def _serves(port: int) -> bool:
     async with AsyncClient(f"http://127.0.0.1:{port}", retries=0) as client:
-        try:
-            return bool((await client.health())["status"] == "ok")
-        except Exception:  # noqa: BLE001  # not up yet, whatever the reason; `until` bounds it
-            return False
+        return await serves(client)
 
 
 async def test_cancel_in_the_middle_of_a_models_answer(line: Line) -> None:

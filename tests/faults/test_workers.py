@@ -11,7 +11,7 @@ from celery import Celery
 
 from dialtone.client import AsyncClient
 from modem.app import RUN_TASK, make_app
-from tests.faults.conftest import LEASE_S, check_log, client_of, watch
+from tests.faults.conftest import LEASE_S, check_log, client_of, serves, watch
 from tests.line import Line, bash, script
 from tests.ports import free_port
 from tests.until import until, until_sync
@@ -310,7 +310,7 @@ async def test_one_key_fifty_times_over_three_gateways_is_one_run(line: Line) ->
         thread_id = await client.initiate()
     clients = [AsyncClient(f"http://127.0.0.1:{port}") for port in ports]
     for client in clients:
-        await until(lambda client=client: _healthy(client), what="a gateway")  # type: ignore[misc]
+        await until(lambda client=client: serves(client), what="a gateway")  # type: ignore[misc]
     task = script({"text": "once"})
     answers = await asyncio.gather(
         *(clients[n % 3].execute(thread_id, task, idempotency_key="same") for n in range(50))
@@ -321,10 +321,3 @@ async def test_one_key_fifty_times_over_three_gateways_is_one_run(line: Line) ->
     check_log(events)
     for client in clients:
         await client.close()
-
-
-async def _healthy(client: AsyncClient) -> bool:
-    try:
-        return bool((await client.health())["status"] == "ok")
-    except Exception:  # noqa: BLE001  # not up yet, whatever the reason; `until` bounds it
-        return False
