@@ -2,6 +2,8 @@
 
 import asyncio
 
+import psutil
+
 from dialtone.client import AsyncClient
 from tests.faults.conftest import client_of, serves, watch
 from tests.line import Line, bash, script
@@ -36,7 +38,7 @@ async def test_interrupt_ends_the_running_command_and_then_runs_the_new_task(lin
         first = await client.execute(thread_id, script(bash("sleep 755"), {"text": "no"}))
 
         async def sleeps() -> bool:
-            return any(p.cmdline() == ["sleep", "755"] for p in line.children() if p.is_running())
+            return any(_command(p) == ["sleep", "755"] for p in line.children())
 
         await until(sleeps, timeout_s=30, what="the command")
         asked = asyncio.get_running_loop().time()
@@ -45,3 +47,11 @@ async def test_interrupt_ends_the_running_command_and_then_runs_the_new_task(lin
         assert asyncio.get_running_loop().time() - asked < 3
         assert (await watch(client, second.run_id))[-1].type == "run.finished"
         assert not await sleeps()
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Its arguments; none once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie too
+        return []
