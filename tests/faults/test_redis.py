@@ -31,6 +31,7 @@ async def test_while_redis_is_away_every_route_says_503_within_a_second_and_crea
     line.start()
     async with client_of(line) as client:
         thread_id = await client.initiate()
+    line.redis.sync()
     line.redis.kill()
     async with httpx.AsyncClient(base_url=line.url, trust_env=False, timeout=5) as http:
         for request in (
