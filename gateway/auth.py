@@ -8,17 +8,20 @@ from a URL, because access logs keep URLs.
 import ipaddress
 import logging
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from gateway.keyring import KeyRing
-from gateway.tokens import TokenVerifier
 from modem.tickets import Tickets, digest
 from workflow.core.config import AuthSettings, GatewaySettings
 from workflow.core.errors import Forbidden, Unauthenticated
 from workflow.core.ids import TenantId, ThreadId, UserId
 from workflow.core.records import Caller
+
+if TYPE_CHECKING:
+    from gateway.tokens import TokenVerifier
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +55,12 @@ class Authenticator:
         self._origins = frozenset(gateway.cors_origins)
         self._keys = keys
         self._tickets = tickets
-        self._tokens = TokenVerifier(auth) if auth.jwt_algorithms else None
+        self._tokens: TokenVerifier | None = None
+        if auth.jwt_algorithms:
+            # Here and not above: what tokens need takes 11 MB of every gateway, and few installations have any.
+            from gateway import tokens  # noqa: PLC0415
+
+            self._tokens = tokens.TokenVerifier(auth)
         if not self.is_on:
             _log.warning(
                 "callers are NOT checked: whoever reaches %s:%d may do everything (auth.mode = %s)",

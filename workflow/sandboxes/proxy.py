@@ -13,14 +13,17 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from workflow.core.addresses import is_public
-from workflow.sandboxes.authority import Authority
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.hello import NotTls, read_hello
 from workflow.sandboxes.http_head import MAX_BYTES, BadRequest, Head, read_head
 from workflow.sandboxes.ports import pipe
+
+if TYPE_CHECKING:
+    from workflow.sandboxes.authority import Authority
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,12 @@ class Proxy:
         upstream_tls: ssl.SSLContext | None = None,
     ) -> None:
         """credentials: host → value of the Authorization header its requests get; never shown to the sandbox."""
-        self.authority = Authority() if credentials else None
+        self.authority: Authority | None = None
+        if credentials:
+            # Here and not above: cryptography takes 9 MB of every worker, and few have credentials to inject.
+            from workflow.sandboxes import authority  # noqa: PLC0415
+
+            self.authority = authority.Authority()
         self._policy = policy
         self._credentials = dict(credentials or {})
         self._resolve = resolve
