@@ -39,11 +39,29 @@ from gateway.routes import (
 from gateway.services import Services
 from gateway.visits.layer import Visits
 from gateway.visits.names import Names
-from workflow.core.config import Settings
+from workflow.core.config import GatewaySettings, Settings
 from workflow.core.config_load import Loaded
 from workflow.core.errors import NotFound
 from workflow.core.tracing import Tracing
 
+_ROUTES = (
+    health,
+    metrics,
+    session,
+    threads,
+    runs,
+    questions,
+    events,
+    files,
+    versions,
+    previews,
+    stream,
+    webhooks,
+    legacy,
+    ws,
+    desk,
+    desk_actions,
+)
 _CONSOLE = Path(__file__).parent / "console"
 _EXPOSED = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
 _DESCRIPTION = """Run AI agents on tasks and watch every step.
@@ -58,60 +76,56 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
     loaded: where the settings came from; live keys follow that file. Without it they stay as they are.
     """
     services = Services.open(settings, loaded)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        services.hub.start()
-        beside = [
-            asyncio.create_task(services.reaper.serve(), name="reaper"),
-            asyncio.create_task(services.expiry.serve(), name="expiry"),
-            asyncio.create_task(services.figures.serve(), name="figures"),
-            asyncio.create_task(services.presence.serve(), name="presence"),
-            asyncio.create_task(services.follow_config(), name="config"),
-        ]
-        try:
-            with on_stop_signal(services.hub.drain):
-                yield
-        finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            await services.close()
-
     app = FastAPI(
         title="Dialtone",
         version=version("dialtone"),
         description=_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda _: _serving(services),
         redoc_url=None,
         telemetry=telemetry(services.tracing),
     )
     app.state.services = services
     errors.install(app)
-    for module in (
-        health,
-        metrics,
-        session,
-        threads,
-        runs,
-        questions,
-        events,
-        files,
-        versions,
-        previews,
-        stream,
-        webhooks,
-        legacy,
-        ws,
-    ):
-        app.include_router(module.router)
-    for module in (desk, desk_actions):
+    _add_routes(app)
+    _add_layers(app, services, settings.gateway)
+    document(app)
+    check_routes(settings.limits, app.openapi())
+    return app
+
+
+@asynccontextmanager
+async def _serving(services: Services) -> AsyncIterator[None]:
+    """What runs beside the requests, for as long as the application serves."""
+    services.hub.start()
+    beside = [
+        asyncio.create_task(services.reaper.serve(), name="reaper"),
+        asyncio.create_task(services.expiry.serve(), name="expiry"),
+        asyncio.create_task(services.figures.serve(), name="figures"),
+        asyncio.create_task(services.presence.serve(), name="presence"),
+        asyncio.create_task(services.follow_config(), name="config"),
+    ]
+    try:
+        with on_stop_signal(services.hub.drain):
+            yield
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await services.close()
+
+
+def _add_routes(app: FastAPI) -> None:
+    """The API, and the console's files below everything else."""
+    for module in _ROUTES:
         app.include_router(module.router)
     app.add_api_route("/api/{rest:path}", _nothing_here, include_in_schema=False)
     if (_CONSOLE / "index.html").is_file():
         app.add_api_route("/desk", _desk, include_in_schema=False)
         app.frontend("/", directory=_CONSOLE, fallback=None)
-    gateway = settings.gateway
+
+
+def _add_layers(app: FastAPI, services: Services, gateway: GatewaySettings) -> None:
+    """What a request passes on its way in; the last one added is the outermost."""
     app.add_middleware(Bodies, max_bytes=gateway.max_body_bytes, max_upload_bytes=gateway.max_upload_bytes)
     if gateway.cors_origins:
         app.add_middleware(
@@ -126,9 +140,6 @@ def create_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
     names = Names(gateway.preview_template, console=gateway.public_url)
     app.add_middleware(Visits, names=names, links=services.links, doors=services.doors, settings=gateway)
     app.add_middleware(Edge, counts=services.requests, frames=names.wildcard)
-    document(app)
-    check_routes(settings.limits, app.openapi())
-    return app
 
 
 def telemetry(tracing: Tracing | None) -> TelemetryConfig:

@@ -65,7 +65,6 @@ class Services:
     """Requests answered so far, by method and status."""
     figures: GatewayFigures
     tracing: Tracing | None
-
     scheduler: Scheduler
     config: Follower
     presence: Presence

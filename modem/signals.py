@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 async def send_signal(connections: Connections, kind: str, run_id: RunId) -> None:
-    """Tells all workers `cancel` or `news` of a run."""
+    """Tells all workers `cancel`, `release` or `news` of a run."""
     async with translated():
         await connections.commands.publish(keys.SIGNALS, f"{kind}|{run_id}")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 
 from modem.journal import Previewer, RunJournal
-from modem.leases import Heartbeat
+from modem.leases import Heartbeat, Lease
 from modem.meter import RUN_SECONDS, WAIT_SECONDS, Meter
 from modem.pool import Connections
 from modem.purse import RunPurse
@@ -71,8 +71,12 @@ class Carrier:
 
     def on_signal(self, kind: str, run_id: RunId) -> None:
         control = self._controls.get(run_id)
-        if control is not None and kind in {"cancel", "release"}:
-            control.stop("cancel" if kind == "cancel" else "release")
+        if control is None:
+            return
+        if kind == "cancel":
+            control.stop("cancel")
+        elif kind == "release":
+            control.stop("release")
 
     def hand_over(self) -> None:
         """Gives back all runs it has; they go on elsewhere at once."""
@@ -140,20 +144,7 @@ class Carrier:
             self._meter.observe(WAIT_SECONDS, seconds=(claim.now_ms - claim.record.created_at) / 1000)
         try:
             history = await self._log.events(claim.record.thread_id)
-            journal = RunJournal(
-                self._connections,
-                self._previews,
-                run_id=run_id,
-                fence=claim.fence,
-                run_seq=claim.run_seq,
-                last=parse_cursor(history[-1].id) if history else START,
-                keep_events=self._settings.runs.keep_events,
-                meter=self._meter,
-                tenant=claim.record.tenant,
-                still_ours=lambda: self._heartbeat.alive(lease),
-                on_step=partial(self._runs.trusted, run_id) if claim.suspect else None,
-                on_end=leave,
-            )
+            journal = self._journal(claim, lease, last=history[-1].id if history else "", on_end=leave)
             attempt = Attempt(
                 record=claim.record,
                 number=claim.attempt,
@@ -162,11 +153,7 @@ class Carrier:
                 history=history,
                 journal=journal,
                 purse=RunPurse(
-                    self._connections,
-                    shop.settings.agent,
-                    run_id,
-                    claim.record.tenant,
-                    now_ms=claim.now_ms,
+                    self._connections, shop.settings.agent, run_id, claim.record.tenant, now_ms=claim.now_ms
                 ),
                 cancel_reason=partial(self._cancel_reason, run_id),
                 now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
@@ -177,6 +164,24 @@ class Carrier:
             del self._controls[run_id]
             if not self._controls:
                 self._idle.set()
+
+    def _journal(self, claim: Claim, lease: Lease, *, last: str, on_end: Callable[[], None]) -> RunJournal:
+        """The run's side of its thread's log. last: id of the newest event that it knows."""
+        run_id = claim.record.run_id
+        return RunJournal(
+            self._connections,
+            self._previews,
+            run_id=run_id,
+            fence=claim.fence,
+            run_seq=claim.run_seq,
+            last=parse_cursor(last) if last else START,
+            keep_events=self._settings.runs.keep_events,
+            meter=self._meter,
+            tenant=claim.record.tenant,
+            still_ours=lambda: self._heartbeat.alive(lease),
+            on_step=partial(self._runs.trusted, run_id) if claim.suspect else None,
+            on_end=on_end,
+        )
 
     async def _attempt(
         self,

@@ -52,7 +52,6 @@ class Host:
 
     def __init__(self, loaded: Loaded, celery: Celery, *, consume: Callable[[bool], None]) -> None:
         """consume: begins or ends taking hints from the broker."""
-        self._loaded = loaded
         self._settings = loaded.settings
         self._celery = celery
         self._consume = consume
@@ -69,12 +68,19 @@ class Host:
         self._connections = Connections.open(settings.redis)
         self._stack.push_async_callback(self._connections.close)
         await self._connections.check()
-        reporter = Reporter(self._connections, self._meter, process=self.name, component="worker", gauges=self._gauges)
         hints = Hints(self._celery)
-        scheduler = self._scheduler = Scheduler(self._connections, limits=settings.limits, runs=settings.runs)
-        runs = Runs(self._connections, scheduler, hints.send, meter=self._meter)
-        threads = Threads(self._connections, settings, runs, scheduler)
-        reaper = Reaper(self._connections, scheduler, runs, threads, settings.runs)
+        self._scheduler = Scheduler(self._connections, limits=settings.limits, runs=settings.runs)
+        runs = Runs(self._connections, self._scheduler, hints.send, meter=self._meter)
+        threads = Threads(self._connections, settings, runs, self._scheduler)
+        await self._open_shop(threads)
+        self._open_carrier(runs)
+        await self._open_door()
+        for name, serve in self._services(runs, threads).items():
+            self._beside(name, serve)
+        log.info("worker %s: model %s, sandbox %s", self.name, self._model, self._shop.report.tier)
+
+    async def _open_shop(self, threads: Threads) -> None:
+        settings = self._settings
         quota = TenantQuota(self._connections, settings.sandbox, owner=self.name)
         self._shop: Workshop = await self._stack.enter_async_context(
             open_workshop(
@@ -85,7 +91,12 @@ class Host:
                 quota=quota if quota.is_limited else None,
             )
         )
+        links = Links(self._connections, template=settings.gateway.preview_template, worker=self.name)
+        self._shop.services["previews"] = links
         await self._describe()
+
+    def _open_carrier(self, runs: Runs) -> None:
+        settings = self._settings
         tracing = open_tracing(settings.telemetry, component="worker", env=settings.env)
         if tracing is not None:
             self._stack.push_async_callback(asyncio.to_thread, tracing.close)
@@ -94,7 +105,7 @@ class Host:
         self._stack.callback(heartbeat.stop)
         self.carrier = Carrier(
             self._connections,
-            scheduler,
+            self._scheduler,
             runs,
             heartbeat,
             self._shop,
@@ -103,20 +114,22 @@ class Host:
             meter=self._meter,
             tracing=tracing,
         )
-        links = Links(self._connections, template=settings.gateway.preview_template, worker=self.name)
-        self._shop.services["previews"] = links
-        self._door = Door(
-            Passes(self._connections),
-            self._shop.sandboxes,
-            host=settings.worker.door_host,
-            port=settings.worker.door_port,
-        )
+
+    async def _open_door(self) -> None:
+        worker = self._settings.worker
+        self._door = Door(Passes(self._connections), self._shop.sandboxes, host=worker.door_host, port=worker.door_port)
         self._stack.push_async_callback(self._door.close)
         await self._door.open()
+
+    def _services(self, runs: Runs, threads: Threads) -> dict[str, Callable[[], Awaitable[Any]]]:
+        """What runs beside the runs, by name; what it holds open is closed with the host."""
+        settings = self._settings
         files = FileServer(self._connections, lambda *request: answer_file_request(self._shop.sandboxes, *request))
         self._stack.push_async_callback(files.close)
+        reporter = Reporter(self._connections, self._meter, process=self.name, component="worker", gauges=self._gauges)
+        self._stack.push_async_callback(reporter.leave)
         services: dict[str, Callable[[], Awaitable[Any]]] = {
-            "reaper": reaper.serve,
+            "reaper": Reaper(self._connections, self._scheduler, runs, threads, settings.runs).serve,
             "signals": lambda: listen(self._connections, self.carrier.on_signal),
             "files": files.serve,
             "announce": self._announce,
@@ -130,10 +143,7 @@ class Host:
         }
         if settings.webhooks.enabled and settings.webhooks.secret is not None:
             services["webhooks"] = Deliveries(runs.webhooks, settings.webhooks, meter=self._meter).serve
-        self._stack.push_async_callback(reporter.leave)
-        for name, serve in services.items():
-            self._beside(name, serve)
-        log.info("worker %s: model %s, sandbox %s", self.name, self._model, self._shop.report.tier)
+        return services
 
     def _take_settings(self, settings: Settings) -> None:
         self._scheduler.limits = settings.limits
