@@ -98,9 +98,8 @@ class Desk:
 
     async def block(self, tenant: TenantId, *, by: str, reason: str) -> Block:
         """From now on the tenant starts no runs; those it has go on."""
+        block = Block(tenant=tenant, by=by, at=await self._connections.now_ms(), reason=reason)
         async with translated():
-            seconds, _ = await self._redis.time()
-            block = Block(tenant=tenant, by=by, at=seconds * 1000, reason=reason)
             await self._redis.hset(keys.SCHED_BLOCKED, tenant, block.model_dump_json())
         return block
 

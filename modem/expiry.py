@@ -22,6 +22,7 @@ class Expiry:
     """One pass an hour, by one process of the installation."""
 
     def __init__(self, connections: Connections, threads: Threads, *, keep_days: float) -> None:
+        self._connections = connections
         self._redis = connections.commands
         self._threads = threads
         self._keep_ms = int(keep_days * _DAY_MS)
@@ -40,10 +41,9 @@ class Expiry:
 
     async def once(self) -> int:
         """One pass; how many threads were deleted. Raises: Unavailable."""
+        until = await self._connections.now_ms() - self._keep_ms
         async with translated():
-            seconds, _ = await self._redis.time()
             indexes = [index async for index in self._redis.scan_iter(match=keys.ALL_TENANT_THREADS, count=1000)]
-        until = int(seconds) * 1000 - self._keep_ms
         deleted = 0
         for index in indexes:
             tenant = TenantId(index.decode().partition("{")[2].partition("}")[0])

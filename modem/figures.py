@@ -17,7 +17,7 @@ from pathlib import Path
 from modem import keys
 from modem.history import KEEP_DAY_S, KEEP_MINUTE_S, MINUTE_MS
 from modem.meter import CHARTED, TENANT_COSTS, Field, Meter
-from modem.pool import Connections, translated
+from modem.pool import Connections, to_ms, translated
 from workflow.core.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,8 @@ async def look(connections: Connections) -> Snapshot:
         pipe.zcard(keys.HOOKS_DUE)
         pipe.zcard(keys.HOOKS_DEAD)
         pipe.info("memory")
-        (seconds, micros), totals, reports, ready, oldest, active, due, dead, memory = await pipe.execute()
-    now_ms = seconds * 1000 + micros // 1000
+        clock, totals, reports, ready, oldest, active, due, dead, memory = await pipe.execute()
+    now_ms = to_ms(clock)
     living, silent = _processes(reports, now_ms)
     if silent:
         async with translated():

@@ -104,8 +104,7 @@ class Forks:
         """
         async with translated():
             boot = (await self._redis.info("server"))["run_id"]
-            seconds, micros = await self._redis.time()
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        now_ms = await self._connections.now_ms()
         copy = _Copy(source.thread_id, target, epoch=now_ms, now_ms=now_ms)
         await self._copy_base(copy)
         seq = await self._copy_events(copy, at)

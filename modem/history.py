@@ -77,10 +77,9 @@ class Cost(Record):
 async def history(connections: Connections, *, hours: int) -> tuple[list[Point], int]:
     """The last `hours`, oldest first, and the length of a point in ms. hours: 1..HOURS. Raises: Unavailable."""
     step = -(-hours * 60 // POINTS)
+    last = await connections.now_ms() // MINUTE_MS
+    first = (last - hours * 60 + step) // step * step
     async with translated():
-        seconds, _ = await connections.commands.time()
-        last = int(seconds) * 1000 // MINUTE_MS
-        first = (last - hours * 60 + step) // step * step
         pipe = connections.commands.pipeline(transaction=False)
         for minute in range(first, last + 1):
             pipe.hgetall(f"{keys.FIGURES_MINUTE}{minute}")
@@ -97,9 +96,8 @@ async def history(connections: Connections, *, hours: int) -> tuple[list[Point],
 
 async def costs(connections: Connections, *, days: int) -> list[Cost]:
     """What was spent today and on the `days - 1` days before (UTC), dearest first. Raises: Unavailable."""
+    today = await connections.now_ms() // DAY_MS
     async with translated():
-        seconds, _ = await connections.commands.time()
-        today = int(seconds) * 1000 // DAY_MS
         pipe = connections.commands.pipeline(transaction=False)
         for day in range(today - days + 1, today + 1):
             pipe.hgetall(f"{keys.FIGURES_COSTS}{day}")

@@ -7,7 +7,7 @@ import base64
 import secrets
 
 from modem import keys
-from modem.pool import Connections, translated
+from modem.pool import Connections, to_ms, translated
 from modem.tickets import digest
 from workflow.core.errors import Gone, NotFound
 from workflow.core.ids import RunId, ThreadId, thread_of
@@ -24,6 +24,7 @@ class Links:
 
     def __init__(self, connections: Connections, *, template: str, worker: str = "") -> None:
         """template: the address, `{id}` standing for the secret. worker: the one that makes links with `expose`."""
+        self._connections = connections
         self._redis = connections.commands
         self._template = template
         self._worker = worker
@@ -38,7 +39,7 @@ class Links:
             tenant = await self._redis.hget(keys.metadata(thread_id), "tenant")
             if tenant is None:
                 raise NotFound(f"no thread {thread_id}")
-            now_ms = await self._now_ms()
+            now_ms = await self._connections.now_ms()
             link = PreviewLink(
                 id=hashed[:16],
                 thread_id=thread_id,
@@ -76,7 +77,7 @@ class Links:
         """The thread's links that hold, oldest first."""
         async with translated():
             stored = await self._redis.hvals(keys.links(thread_id))
-            now_ms = await self._now_ms()
+            now_ms = await self._connections.now_ms()
         links = [PreviewLink.model_validate_json(value) for value in stored]
         return sorted((link for link in links if link.expires_at > now_ms), key=lambda link: (link.created_at, link.id))
 
@@ -90,11 +91,11 @@ class Links:
         pipe = self._redis.pipeline(transaction=False)
         pipe.hget(keys.links(thread_id), link_id)
         pipe.time()
-        stored, (seconds, micros) = await pipe.execute()
+        stored, time = await pipe.execute()
         if stored is None:
             return None
         link = PreviewLink.model_validate_json(stored)
-        return link if link.expires_at > seconds * 1000 + micros // 1000 else None
+        return link if link.expires_at > to_ms(time) else None
 
     async def _make_room(self, thread_id: ThreadId) -> None:
         """Ends expired links, and the oldest ones where there are too many."""
@@ -103,7 +104,3 @@ class Links:
             links = sorted(map(PreviewLink.model_validate_json, stored), key=lambda link: link.expires_at)
             doomed = [link.id for link in links[: len(links) - MAX_LINKS + 1]]
             await self._redis.hdel(keys.links(thread_id), *doomed)
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._redis.time()
-        return int(seconds * 1000 + micros // 1000)

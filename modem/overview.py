@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from modem import keys, workers
-from modem.pool import Connections, translated
+from modem.pool import Connections, to_ms, translated
 from modem.survey import CHUNK, open_ids
 from workflow.core.ids import TenantId
 from workflow.core.records import GatewayRecord, Record, WorkerRecord
@@ -77,8 +77,8 @@ async def overview(connections: Connections) -> Overview:
         pipe.hlen(keys.SCHED_BLOCKED)
         pipe.dbsize()
         pipe.info()
-        (seconds, micros), ready, oldest, apart, hints, due, dead, blocked, size, info = await pipe.execute()
-    now_ms = seconds * 1000 + micros // 1000
+        time, ready, oldest, apart, hints, due, dead, blocked, size, info = await pipe.execute()
+    now_ms = to_ms(time)
     total, by_tenant = await _by_tenant(connections)
     return Overview(
         at=now_ms,

@@ -38,6 +38,11 @@ class Connections:
         """Connections for `settings`; nothing is sent before the first command."""
         return cls(settings)
 
+    async def now_ms(self) -> int:
+        """The server's clock, in milliseconds since 1970. Raises: Unavailable."""
+        async with translated():
+            return to_ms(await self.commands.time())
+
     def pubsub_client(self) -> aioredis.Redis:
         """A client of its own for pub/sub: reads wait for ever, writes do not."""
         return self._client(max_connections=2, timeout_s=None)
@@ -80,6 +85,12 @@ class Connections:
 
     async def close(self) -> None:
         await self.commands.aclose(close_connection_pool=True)
+
+
+def to_ms(time: tuple[int, int]) -> int:
+    """What the server answers to TIME, in milliseconds since 1970."""
+    seconds, micros = time
+    return seconds * 1000 + micros // 1000
 
 
 class _HeedsCancel:

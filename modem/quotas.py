@@ -17,6 +17,7 @@ class TenantQuota:
     """One worker's side. A thread that nobody knows, such as that of a check, has no tenant and no limit."""
 
     def __init__(self, connections: Connections, settings: SandboxSettings, *, owner: str) -> None:
+        self._connections = connections
         self._redis = connections.commands
         self._scripts = connections.scripts
         self._places = places(settings)
@@ -51,13 +52,12 @@ class TenantQuota:
 
     async def keep(self, thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
         wanted: list[ThreadId] = []
+        until = f"{self._owner} {await self._connections.now_ms() + KEPT_MS}"
         for thread_id in thread_ids:
             tenant = await self._tenant(thread_id)
             if tenant is None:
                 continue
             async with translated():
-                seconds, _ = await self._redis.time()
-                until = f"{self._owner} {int(seconds) * 1000 + KEPT_MS}"
                 await self._redis.hset(keys.tenant_sandboxes(tenant), thread_id, until)
                 if await self._redis.exists(keys.tenant_waits(tenant)):
                     wanted.append(thread_id)

@@ -135,7 +135,7 @@ class Runs:
             await self.ended(run_id, record.tenant, RunId(answer[1].decode()) if answer[1] else None)
         elif outcome == "asked":
             await send_signal(self._connections, "cancel", run_id)
-            await self._sched.look_again(run_id, at_ms=await self._now_ms() + FORCE_CANCEL_MS)
+            await self._sched.look_again(run_id, at_ms=await self._connections.now_ms() + FORCE_CANCEL_MS)
 
     async def requeue(self, run_id: RunId) -> None:
         """Lets a run go on elsewhere, with all its attempts; a worker that does not give it up in time loses it.
@@ -215,18 +215,13 @@ class Runs:
             case "live":
                 await self._sched.look_again(run_id, at_ms=int(rest[0]) + 50)
             case "later":
-                await self._sched.look_again(run_id, at_ms=await self._now_ms() + 30_000)
+                await self._sched.look_again(run_id, at_ms=await self._connections.now_ms() + 30_000)
             case "ended":
                 record = await self.load(run_id)
                 self._meter.ended(record.status, record.reason)
                 await self.ended(run_id, TenantId(rest[0]), RunId(rest[1]) if rest[1] else None)
             case "gone":
                 await self._sched.forget(run_id, TenantId(rest[0]))
-
-    async def _now_ms(self) -> int:
-        async with translated():
-            seconds, micros = await self._connections.commands.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
     @staticmethod
     def _cancelled(record: RunRecord, reason: str) -> bytes:

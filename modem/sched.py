@@ -20,6 +20,7 @@ class Scheduler:
     """The queue of ready runs and the index of all that have not ended."""
 
     def __init__(self, connections: Connections, *, limits: LimitSettings, runs: RunSettings) -> None:
+        self._connections = connections
         self._redis = connections.commands
         self._scripts = connections.scripts
         self.limits = limits
@@ -143,11 +144,9 @@ class Scheduler:
 
     async def due(self, *, limit: int = 200) -> list[RunId]:
         """Runs whose time to be looked at has come, by the server's clock."""
+        now_ms = await self._connections.now_ms()
         async with translated():
-            seconds, micros = await self._redis.time()
-            due = await self._redis.zrangebyscore(
-                keys.SCHED_ACTIVE, "-inf", seconds * 1000 + micros // 1000, start=0, num=limit
-            )
+            due = await self._redis.zrangebyscore(keys.SCHED_ACTIVE, "-inf", now_ms, start=0, num=limit)
         return [RunId(run_id.decode()) for run_id in due]
 
     async def anything_ready(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from modem import keys, workers
-from modem.pool import Connections, translated
+from modem.pool import Connections, to_ms, translated
 from modem.runs import to_record
 from workflow.core.config import LimitSettings
 from workflow.core.ids import RunId, TenantId, thread_of
@@ -120,9 +120,9 @@ async def _scene(connections: Connections, limits: LimitSettings) -> Scene:
         pipe = connections.commands.pipeline(transaction=False)
         pipe.time()
         pipe.lrange(keys.SCHED_SUSPECTS, 0, -1)
-        (seconds, micros), suspects = await pipe.execute()
+        time, suspects = await pipe.execute()
     return Scene(
-        now_ms=seconds * 1000 + micros // 1000,
+        now_ms=to_ms(time),
         workers=alive,
         suspects=frozenset(run_id.decode() for run_id in suspects),
         max_running=limits.max_running_per_tenant,

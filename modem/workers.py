@@ -31,10 +31,10 @@ class Wishes:
 async def announce(connections: Connections, record: WorkerRecord | GatewayRecord) -> Wishes:
     """Says that this process lives; gives back what is wanted of it. Raises: Unavailable."""
     index, name, key = _place(record)
+    now_ms = await connections.now_ms()
     async with translated():
-        seconds, _ = await connections.commands.time()
         pipe = connections.commands.pipeline(transaction=False)
-        pipe.zadd(index, {name: seconds * 1000})
+        pipe.zadd(index, {name: now_ms})
         pipe.set(key, record.model_dump_json(), px=SILENT_MS)
         pipe.get(keys.RELOAD)
         pipe.getex(keys.drain(name), ex=WISH_S)
@@ -97,9 +97,9 @@ def _place(record: WorkerRecord | GatewayRecord) -> tuple[str, str, str]:
 
 
 async def _living(connections: Connections, index: str, kind: type[P]) -> list[P]:
+    now_ms = await connections.now_ms()
     async with translated():
-        seconds, _ = await connections.commands.time()
-        await connections.commands.zremrangebyscore(index, "-inf", seconds * 1000 - SILENT_MS)
+        await connections.commands.zremrangebyscore(index, "-inf", now_ms - SILENT_MS)
         names = await connections.commands.zrange(index, 0, -1)
         records = await connections.commands.mget([keys.worker_record(n.decode()) for n in names]) if names else []
     return [kind.model_validate_json(record) for record in records if record]
