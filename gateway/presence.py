@@ -10,10 +10,9 @@ from importlib.metadata import version
 from gateway.figures import GatewayFigures
 from modem import workers
 from modem.pool import Connections
-from workflow.core.config_load import config_hash
 from workflow.core.config_reload import Follower
 from workflow.core.errors import Unavailable
-from workflow.core.records import ConfigState, GatewayRecord
+from workflow.core.records import GatewayRecord
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +24,7 @@ class Presence:
         self._connections = connections
         self._figures = figures
         self._config = config
+        self._host, self._version = socket.gethostname(), version("dialtone")
         self._started_ms = int(time.time() * 1000)
 
     async def serve(self) -> None:
@@ -50,17 +50,12 @@ class Presence:
         seen = self._figures.gauges()
         return GatewayRecord(
             gateway=self._figures.process,
-            host=socket.gethostname(),
+            host=self._host,
             pid=os.getpid(),
-            version=version("dialtone"),
+            version=self._version,
             streams=int(seen["dialtone_streams"]),
             loop_lag_ms=round(seen["dialtone_loop_lag_seconds"] * 1000, 1),
             memory_bytes=int(seen["dialtone_memory_bytes"]),
             started_at=self._started_ms,
-            config=ConfigState(
-                hash=config_hash(self._config.loaded.settings),
-                need_restart=self._config.need_restart,
-                problem=self._config.problem,
-                answered=self._config.answered,
-            ),
+            config=self._config.state,
         )

@@ -39,7 +39,7 @@ from workflow.core.config_load import Loaded, config_hash
 from workflow.core.config_reload import Follower
 from workflow.core.errors import Unavailable
 from workflow.core.log import set_level
-from workflow.core.records import ConfigState, WorkerRecord
+from workflow.core.records import WorkerRecord
 from workflow.core.tracing import open_tracing
 from workflow.runner.build import Workshop, open_workshop
 from workflow.runner.reload import follow_config
@@ -55,7 +55,8 @@ class Host:
         self._settings = loaded.settings
         self._celery = celery
         self._consume = consume
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+        self._host, self._version = socket.gethostname(), version("dialtone")
+        self.name = f"{self._host}:{os.getpid()}:{secrets.token_hex(2)}"
         self._lag = LoopLag(alarm_ms=self._settings.worker.loop_lag_alarm_ms)
         self._meter = Meter()
         self._follower = Follower(loaded)
@@ -200,9 +201,9 @@ class Host:
         disk = shutil.disk_usage(self._settings.data_dir)
         return WorkerRecord(
             worker=self.name,
-            host=socket.gethostname(),
+            host=self._host,
             pid=os.getpid(),
-            version=version("dialtone"),
+            version=self._version,
             model=self._model,
             sandbox=self._shop.report.label,
             sandbox_gaps=self._shop.report.gaps,
@@ -217,12 +218,7 @@ class Host:
             disk_bytes=disk.total,
             door=self._door.address,
             started_at=self._started_ms,
-            config=ConfigState(
-                hash=self._shop.config_hash,
-                need_restart=self._follower.need_restart,
-                problem=self._follower.problem,
-                answered=self._follower.answered,
-            ),
+            config=self._follower.state,
         )
 
     def _obey(self, wishes: workers.Wishes) -> None:

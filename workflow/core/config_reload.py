@@ -9,8 +9,9 @@ from typing import Any
 
 from workflow.core.config import Section, Settings
 from workflow.core.config_keys import Path, dotted, parse
-from workflow.core.config_load import Loaded, load
+from workflow.core.config_load import Loaded, config_hash, load
 from workflow.core.errors import ConfigError
+from workflow.core.records import ConfigState
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,17 @@ class Follower:
         """What is wrong with the file; the settings in force are the last that held."""
         self.answered = 0
         """The newest number given to `ask` that was answered."""
+        self._hash = config_hash(loaded.settings)
         self._asked = 0
         self._every_s = every_s
         self._wake = asyncio.Event()
+
+    @property
+    def state(self) -> ConfigState:
+        """Which configuration this process works with, for its record."""
+        return ConfigState(
+            hash=self._hash, need_restart=self.need_restart, problem=self.problem, answered=self.answered
+        )
 
     def ask(self, number: int) -> None:
         """Reads the files again soon, secrets.toml included, even if config.toml looks the same. Numbers only grow."""
@@ -102,6 +111,7 @@ class Follower:
                 if change is not None and (change.live or change.need_restart):
                     self.loaded = change.loaded
                     yield change
+                    self._hash = config_hash(self.loaded.settings)
                 self.answered = asked
             await self._rest()
 
