@@ -146,7 +146,7 @@ async def sample(connections: Connections, *, minute: int) -> None:
     seen = await look(connections)
     summed = {
         name: sum(process.gauges.get(f"dialtone_{name}", 0.0) for process in seen.processes)
-        for name in ("runs_running", "runs_capacity", "streams", "sandboxes")
+        for name in ("runs_running", "runs_capacity", "streams")
     }
     shared = {name: seen.shared[f"dialtone_{name}"] for name in ("runs_ready", "runs_open", "redis_memory_bytes")}
     async with translated():

@@ -195,15 +195,12 @@ class FileServer:
                 return
             try:
                 header, chunks = await self._handled(reply, request, body)
-            except ToolError as error:
-                await self._push(reply, json.dumps({"error": error.message, "kind": error.kind}).encode())
-                return
             except DialtoneError as error:
-                await self._push(reply, json.dumps({"error": error.message, "kind": error.code}).encode())
+                await self._refuse(reply, error.message, error.kind if isinstance(error, ToolError) else error.code)
                 return
             except Exception:  # the edge of a request: a bug in one must not end the others
                 log.exception("a file request broke", extra={"thread_id": request["thread_id"]})
-                await self._push(reply, json.dumps({"error": "a bug in the worker", "kind": "internal"}).encode())
+                await self._refuse(reply, "a bug in the worker", "internal")
                 return
             await self._push(reply, json.dumps(header).encode())
             async for chunk in chunks:
@@ -228,6 +225,9 @@ class FileServer:
             await asyncio.sleep(self._sign_s)
             with contextlib.suppress(Unavailable, TimeoutError):
                 await self._push(reply, json.dumps(WORKING).encode())
+
+    async def _refuse(self, reply: str, message: str, kind: str) -> None:
+        await self._push(reply, json.dumps({"error": message, "kind": kind}).encode())
 
     async def _push(self, reply: str, chunk: bytes) -> None:
         """Appends a chunk; waits while the reader is behind. Raises: TimeoutError when it stays away."""

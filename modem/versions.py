@@ -56,19 +56,19 @@ class Versions:
         before = await self.at(caller, thread_id, old)
         later = await self._moments.find(thread_id, new) if new else NOW
         request = {"op": "diff", "old": before.snapshot, "new": later.snapshot, "after": after, "limit": limit}
-        header, _ = await self._files.ask(caller, thread_id, request | {"path": "."})
+        header, _ = await self._files.ask(caller, thread_id, request)
         return header
 
     async def restore(self, caller: Caller, thread_id: ThreadId, event_id: str) -> Restored:
         """Makes the files what they were at an event. Raises: ThreadBusy while a run has not ended, Conflict."""
         moment = await self.at(caller, thread_id, event_id)
         async with self._holding(caller, thread_id) as token:
-            asked = {"op": "snapshot", "path": ".", "label": "before restoring"}
+            asked = {"op": "snapshot", "label": "before restoring"}
             header, _ = await self._files.ask(caller, thread_id, asked)
             before = WorkspaceSaved(thread_id=thread_id, snapshot=header["snapshot"], why="before_restore")
             before_id = await self._note(thread_id, token, before)
             wanted = moment.snapshot or header["snapshot"]
-            asked = {"op": "restore", "path": ".", "snapshot": wanted}
+            asked = {"op": "restore", "snapshot": wanted}
             await self._files.ask(caller, thread_id, asked, wait_s=PATIENCE_S)
             after = WorkspaceSaved(thread_id=thread_id, snapshot=wanted, why="restored", of=event_id)
             return Restored(before_id, await self._note(thread_id, token, after))
@@ -78,7 +78,7 @@ class Versions:
         source = await self._threads.get(caller, thread_id)
         moment = await self._moments.find(thread_id, event_id)
         target = new_thread_id()
-        request = {"op": "fork", "path": ".", "snapshot": moment.snapshot, "target": target}
+        request = {"op": "fork", "snapshot": moment.snapshot, "target": target}
         try:
             header, _ = await self._files.ask(caller, thread_id, request, wait_s=PATIENCE_S)
             at = parse_cursor(event_id)

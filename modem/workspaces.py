@@ -16,5 +16,5 @@ async def give_up(connections: Connections, thread_id: ThreadId) -> None:
     request_id = secrets.token_hex(8)
     async with translated():
         await connections.commands.set(keys.file_body(request_id), b"", ex=KEPT_S)
-        asked = json.dumps({"op": "forget", "path": ".", "id": request_id, "thread_id": thread_id})
+        asked = json.dumps({"op": "forget", "id": request_id, "thread_id": thread_id})
         await connections.commands.rpush(keys.FILE_REQUESTS, asked)

@@ -23,7 +23,7 @@ async def answer_file_request(
         await sandboxes.remove(thread_id)
         return {}, _chunks(b"")
     sandbox = await sandboxes.open(thread_id)
-    path, snapshot = str(request["path"]) or ".", str(request.get("snapshot", ""))
+    path, snapshot = str(request.get("path", "")) or ".", str(request.get("snapshot", ""))
     match request["op"]:
         case "list":
             depth = min(int(request["depth"]), MAX_DEPTH)

@@ -171,9 +171,8 @@ def without_images(messages: tuple[ChatMessage, ...], *, only_lost: bool = False
 def _captioned(message: ChatMessage, only_lost: bool) -> ChatMessage:
     if not isinstance(message, UserMessage | ToolMessage) or not message.images:
         return message
-    kept = [bool(only_lost and not image.lost) for image in message.images]
-    shown = tuple(image for image, is_kept in zip(message.images, kept, strict=True) if is_kept)
-    captions = [_caption(image) for image, is_kept in zip(message.images, kept, strict=True) if not is_kept]
+    shown = tuple(image for image in message.images if only_lost and not image.lost)
+    captions = [_caption(image) for image in message.images if image.lost or not only_lost]
     return replace(message, images=shown, text="\n".join([message.text, *captions]).strip())
 
 

@@ -160,10 +160,11 @@ class MemorySandbox:
 
     async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
         old, new = (self.at(snapshot_id) for snapshot_id in (old_id, new_id))
+        before, after = old.contents(), new.contents()
         return [
             FileDifference(path, _there(old, path), _there(new, path))
-            for path in sorted(old.contents().keys() | new.contents().keys())
-            if old.contents().get(path) != new.contents().get(path)
+            for path in sorted(before.keys() | after.keys())
+            if before.get(path) != after.get(path)
         ]
 
     def at(self, snapshot_id: str) -> MemoryFiles:
