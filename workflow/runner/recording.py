@@ -12,7 +12,6 @@ from workflow.core.events import (
     Effect,
     Event,
     Message,
-    PlanUpdated,
     RunQueued,
     RunStarted,
     ToolCalled,
@@ -23,7 +22,17 @@ from workflow.core.events import (
 from workflow.core.ids import CallId, RunId, thread_of
 from workflow.core.records import RunOptions
 from workflow.core.state import ThreadState, fold
-from workflow.llm.cassette import Cassette, End, Exchange, Header, Person, ToolExchange, as_sent
+from workflow.llm.cassette import (
+    Cassette,
+    End,
+    Exchange,
+    Header,
+    Person,
+    ToolExchange,
+    as_sent,
+    is_counted,
+    same_at_first,
+)
 
 _WITH_RESULT = frozenset({"file.changed", "plan.updated", "todo.updated", "preview.exposed", "suggestions"})
 
@@ -81,8 +90,7 @@ class _Recorder:
             self._state.apply(event)
 
     def _own(self, event: Event) -> None:
-        if isinstance(event, Message | ToolResulted | PlanUpdated | ContextCompacted):
-            self._own_entries += 1
+        self._own_entries += is_counted(event)
         if event.type in _WITH_RESULT:
             self._with_result.append(event)
             return
@@ -102,8 +110,7 @@ class _Recorder:
     def _answer(self, event: Message) -> None:
         entries = entries_of(self._state, self._run_id)
         now = as_sent(messages_of(entries, self._run_id, system="", images={}))
-        same = next((i for i, (a, b) in enumerate(zip(self._sent, now, strict=False)) if a != b), None)
-        same = min(len(self._sent), len(now)) if same is None else same
+        same = same_at_first(self._sent, now)
         self._sent = now
         self.lines.append(
             Exchange(

@@ -16,21 +16,12 @@ from workflow.agent.agent import Parked
 from workflow.core.config import ModelSettings, Settings
 from workflow.core.config_load import config_hash
 from workflow.core.errors import BadInput, DialtoneError
-from workflow.core.events import (
-    ContextCompacted,
-    Delta,
-    Event,
-    EventBase,
-    Message,
-    PlanUpdated,
-    ToolResulted,
-    decode,
-    encode,
-)
+from workflow.core.events import Delta, Event, EventBase, decode, encode
 from workflow.core.ids import TenantId, UserId
 from workflow.core.ports import Spend
 from workflow.core.records import RunOptions, RunRecord
-from workflow.llm.cassette import Cassette, CassetteLLM
+from workflow.llm.cassette import Cassette, is_counted
+from workflow.llm.cassette_llm import CassetteLLM
 from workflow.llm.models import Models, ResolvedModel, build_llm
 from workflow.llm.policy import Candidate, PolicyLLM
 from workflow.runner.build import Workshop, open_workshop
@@ -151,7 +142,7 @@ class ReplayJournal:
     async def commit(self, *events: EventBase) -> list[str]:
         stored = [self._append(event) for event in events]
         self.own += stored
-        self._entries += sum(isinstance(e, Message | ToolResulted | PlanUpdated | ContextCompacted) for e in stored)
+        self._entries += sum(map(is_counted, stored))
         return [event.id for event in stored]
 
     async def news(self) -> list[Event]:

@@ -10,7 +10,8 @@ from pydantic import ConfigDict
 from workflow.core.errors import ToolError
 from workflow.core.events import ToolCall
 from workflow.core.ids import CallId
-from workflow.llm.cassette import Cassette, ToolExchange, as_recorded
+from workflow.llm.cassette import Cassette, ToolExchange
+from workflow.llm.cassette_llm import as_recorded
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 from workflow.tools.registry import ParsedCall, Registry
 
