@@ -115,6 +115,7 @@ class Forks:
             "user": caller.user,
             "title": title or source.title,
             "model": source.model or "",
+            "models": source.models.model_dump_json(),
             "metadata": json.dumps(source.metadata),
             "webhook": source.webhook,
             "seq": str(seq),

@@ -295,6 +295,14 @@ async def test_a_fork_holds_conversation_and_files_up_to_the_event(
     assert await read(http, fork, end.id) == "3" and await read(http, thread, ids[-1]) == "4"
 
 
+async def test_a_fork_keeps_its_threads_choice_of_models(http: httpx.AsyncClient, worker: Worker, files: Files) -> None:
+    thread, ids = await two_runs(worker, files)
+    choice = {"model": "big", "models": {"planning": "small", "summaries": "smaller"}}
+    assert (await http.patch(f"/api/agent/{thread}", json=choice)).status_code == 200
+    fork = (await http.post(f"/api/agent/{thread}/fork", json={"event": ids[-1]})).json()
+    assert {name: fork[name] for name in choice} == choice
+
+
 async def test_a_fork_of_a_trimmed_thread_knows_what_was_trimmed(
     http: httpx.AsyncClient, worker: Worker, files: Files
 ) -> None:
