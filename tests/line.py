@@ -41,7 +41,7 @@ class Process:
 
 @dataclass
 class Line:
-    """A line that tests build up and break; `stop()` ends every process it started."""
+    """A line that tests build up and break; `stop()`, or the end of a `with`, ends every process it started."""
 
     settings: dict[str, str] = field(default_factory=dict)
     """Environment of all parts, e.g. `DIALTONE_RUNS__LEASE_S`."""
@@ -49,6 +49,12 @@ class Line:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="dt-line-")))
     processes: list[Process] = field(default_factory=list)
     port: int = field(default_factory=free_port)
+
+    def __enter__(self) -> "Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self, *, workers: int = 1, gateways: int = 1) -> "Line":
         """Starts everything and waits until it serves."""

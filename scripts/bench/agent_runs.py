@@ -57,15 +57,12 @@ def _seconds(*arguments: str) -> float:
 @contextmanager
 def _line(settings: dict[str, str]) -> Iterator[Line]:
     """A Redis server and a gateway; the worker is the caller's to start."""
-    line = Line(settings=settings)
-    try:
+    with Line(settings=settings) as line:
         line.redis.start()
         line.gateway()
         line.wait_ready(workers=0)
         until_sync(lambda: bool(line.health()), timeout_s=30, what="the gateway")
         yield line
-    finally:
-        line.stop()
 
 
 @dataclass(slots=True)

@@ -102,12 +102,11 @@ def dialtone(model_url: str, **settings: object) -> Iterator[Subject]:
         "LIMITS__MAX_QUEUED_PER_TENANT": 0,
         **settings,
     }
-    line = Line(settings={f"DIALTONE_{name}": str(value) for name, value in values.items()} | {"BENCH_KEY": "bench"})
-    try:
+    with Line(
+        settings={f"DIALTONE_{name}": str(value) for name, value in values.items()} | {"BENCH_KEY": "bench"}
+    ) as line:
         line.start()
         yield Subject("dialtone", line.url, _parts(line), line, "worker")
-    finally:
-        line.stop()
 
 
 @contextmanager

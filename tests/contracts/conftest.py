@@ -1,7 +1,6 @@
 """One sandbox per provider and tier, each made for real, for the suite that all of them must pass."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
@@ -24,14 +23,6 @@ def tier(request: pytest.FixtureRequest) -> str:
     if name != "memory" and (reason := remotes.why_not() if name in remotes.VENDORS else why_not(request.param)):
         pytest.skip(reason)
     return name
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A data folder that sandboxes of other users can reach; pytest's own are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="dt-contract-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

@@ -10,11 +10,8 @@ from tests.line import Line
 
 @pytest.fixture(scope="session")
 def line() -> Iterator[Line]:
-    line = Line(settings={"DIALTONE_RUNS__LEASE_S": "2"})
-    try:
+    with Line(settings={"DIALTONE_RUNS__LEASE_S": "2"}) as line:
         yield line.start()
-    finally:
-        line.stop()
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from workflow.core.events import RunFinished, ToolResulted
 
 
 async def test_celery_s_own_command_line_starts_a_worker_that_runs_tasks() -> None:
-    line = Line()
-    try:
+    with Line() as line:
         line.redis.start()
         line.gateway()
         line.spawn(
@@ -24,5 +23,3 @@ async def test_celery_s_own_command_line_starts_a_worker_that_runs_tasks() -> No
             events = [event async for event in client.stream(run.thread_id, run_id=run.run_id, deltas=False)]
         assert isinstance(events[-1], RunFinished)
         assert any("it runs" in event.output for event in events if isinstance(event, ToolResulted))
-    finally:
-        line.stop()

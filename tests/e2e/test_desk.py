@@ -23,11 +23,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def staffed(config: Path) -> Iterator[Line]:
     """A line with two workers."""
-    line = Line(settings={"DIALTONE_RUNS__LEASE_S": "3", "DIALTONE_CONFIG": str(config)})
-    try:
+    with Line(settings={"DIALTONE_RUNS__LEASE_S": "3", "DIALTONE_CONFIG": str(config)}) as line:
         yield line.start(workers=2)
-    finally:
-        line.stop()
 
 
 @pytest.fixture

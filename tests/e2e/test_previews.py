@@ -404,11 +404,8 @@ async def test_visits_to_one_link_are_limited(preview: Preview) -> None:
 
 @pytest.fixture
 def own_line() -> Iterator[Line]:
-    line = Line(settings={"DIALTONE_GATEWAY__MAX_UPLOAD_BYTES": "100000"})
-    try:
+    with Line(settings={"DIALTONE_GATEWAY__MAX_UPLOAD_BYTES": "100000"}) as line:
         yield line.start()
-    finally:
-        line.stop()
 
 
 async def test_a_link_outlives_its_server_and_its_worker(own_line: Line) -> None:

@@ -12,11 +12,8 @@ from workflow.core.events import Delta, RunFailed
 
 @pytest.fixture(scope="module")
 def line() -> Iterator[Line]:
-    line = Line(settings={"DIALTONE_SANDBOX__MAX_LIVE_PER_TENANT": "1", "DIALTONE_SANDBOX__TENANT_WAIT_S": "0"})
-    try:
+    with Line(settings={"DIALTONE_SANDBOX__MAX_LIVE_PER_TENANT": "1", "DIALTONE_SANDBOX__TENANT_WAIT_S": "0"}) as line:
         yield line.start(workers=2)
-    finally:
-        line.stop()
 
 
 async def test_a_run_beyond_the_quota_says_so_and_works_once_there_is_a_place(line: Line) -> None:

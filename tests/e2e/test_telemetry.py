@@ -45,7 +45,7 @@ def collector() -> Iterator[Collector]:
 def watched(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     plugins: Path = tmp_path_factory.mktemp("plugins")
     (plugins / "broken.py").write_text(PLUGIN.replace("SECRET", SECRET))
-    line = Line(
+    with Line(
         settings={
             "DIALTONE_RUNS__LEASE_S": "2",
             "DIALTONE_ENV": "dev",
@@ -54,11 +54,8 @@ def watched(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> I
             "DIALTONE_TOOLS__PLUGIN_FOLDER": str(plugins),
             "SOME_PROVIDER_KEY": SECRET,
         }
-    )
-    try:
+    ) as line:
         yield line.start()
-    finally:
-        line.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Going back in time on the real line: what runs did to files is saved, compared, undone and gone on from."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,19 +14,10 @@ from workflow.core.events import ToolResulted, WorkspaceSaved
 
 
 @pytest.fixture(scope="module")
-def line() -> Any:
+def line() -> Iterator[Line]:
     """Two workers, so that the one that answers is not always the one that saved."""
-    line = Line()
-    try:
+    with Line() as line:
         yield line.start(workers=2)
-    finally:
-        line.stop()
-
-
-@pytest.fixture
-async def client(line: Line) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(line.url) as client:
-        yield client
 
 
 async def play(client: AsyncClient, thread_id: str, *turns: dict[str, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from tests.until import until
 
 @pytest.fixture(scope="module")
 def hooked() -> Iterator[Line]:
-    line = Line(
+    with Line(
         settings={
             "DIALTONE_RUNS__LEASE_S": "2",
             "DIALTONE_WEBHOOKS__SECRET": SECRET,
@@ -22,11 +22,8 @@ def hooked() -> Iterator[Line]:
             "DIALTONE_WEBHOOKS__WAITS_S": "[0.1]",
             "DIALTONE_WEBHOOKS__MAX_ATTEMPTS": "2",
         }
-    )
-    try:
+    ) as line:
         yield line.start()
-    finally:
-        line.stop()
 
 
 @pytest.fixture

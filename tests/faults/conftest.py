@@ -21,11 +21,8 @@ SETTINGS = {
 
 @pytest.fixture
 def line() -> Iterator[Line]:
-    line = Line(settings=dict(SETTINGS))
-    try:
+    with Line(settings=dict(SETTINGS)) as line:
         yield line
-    finally:
-        line.stop()
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -113,13 +112,6 @@ async def floor(line: Line) -> AsyncIterator[Floor]:
 @pytest.fixture
 async def thread_id(line: Line) -> ThreadId:
     return await line.thread()
-
-
-@pytest.fixture
-def folder() -> Any:
-    with tempfile.TemporaryDirectory(prefix="dt-door-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 def local(folder: Path, **settings: Any) -> LocalProvider:

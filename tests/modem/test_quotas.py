@@ -1,8 +1,7 @@
 """What a tenant's sandboxes may use together: real workers' providers on one machine, counted in a real Redis."""
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +19,6 @@ from workflow.core.ids import ThreadId
 from workflow.sandboxes.base import TierReport
 from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Sandboxes of other users can reach it; pytest's own folders are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="dt-quota-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

@@ -26,11 +26,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def line() -> Iterator[Line]:
-    line = Line()
-    try:
+    with Line() as line:
         yield line.start()
-    finally:
-        line.stop()
 
 
 @pytest.fixture(scope="module")

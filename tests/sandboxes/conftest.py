@@ -1,7 +1,6 @@
 """Real local sandboxes of every tier that holds here, with limits small enough to be reached in a moment."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
@@ -30,14 +29,6 @@ def tier(request: pytest.FixtureRequest) -> Tier:
         if not why_not(name):
             return name
     pytest.skip(why_not(tiers[-1]))
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A data folder that sandboxes of other users can reach; pytest's own are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="dt-sandbox-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Sandboxes for the tool suites: the memory twin, and the local provider at its strongest."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,6 @@ def tier(request: pytest.FixtureRequest) -> Tier | None:
     tier: Tier = next((tier for tier in TIERS if not why_not(tier)), "unsafe_host")
     report(tier)
     return tier
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A data folder that sandboxes of other users can reach; pytest's own are closed to them."""
-    with tempfile.TemporaryDirectory(prefix="dt-tools-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture
