@@ -1,17 +1,15 @@
-"""Carries out the tool calls of one turn: who may run, who must ask first, what a takeover may repeat."""
+"""Carries out the tool calls of one turn: side by side where they may be, and what a takeover may repeat."""
 
 import asyncio
 import codecs
-import hashlib
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from workflow.agent.pictures import Pictures
+from workflow.agent.questions import Questions
 from workflow.core import genai
 from workflow.core.config import AgentSettings, ToolSettings
 from workflow.core.errors import SandboxError, ToolError
@@ -35,9 +33,6 @@ from workflow.tools.registry import ParsedCall, Registry
 
 log = logging.getLogger(__name__)
 
-ASK_TOOL = "ask_person"
-APPROVE, DENY = "approve", "deny"
-REVIEW_CHOICES = ("retry", "done", "stop")
 MAX_SHOWN = 500_000
 """Code points of one call's output that are shown live."""
 
@@ -63,14 +58,6 @@ class FileLocks:
                 del self._locks[name]
             else:
                 self._locks[name] = (lock, users - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Why a call may not run yet."""
-
-    question_id: str
-    event: ApprovalRequested
 
 
 class Calls:
@@ -103,8 +90,15 @@ class Calls:
         self._sandbox, self._agent, self._tools = sandbox, agent, tools
         self._locks, self._services = locks, services
         self._interrupted = interrupted
-        self._review_s, self._review_default = review
-        self._now_ms = now_ms
+        self._questions = Questions(
+            thread_id=thread_id,
+            run_id=run_id,
+            state=state,
+            settings=agent,
+            interrupted=interrupted,
+            review=review,
+            now_ms=now_ms,
+        )
         self.pictures = Pictures(sandbox)
 
     def intents(self, calls: list[ParsedCall | tuple[ToolCall, ToolError]], *, turn: int) -> list[EventBase]:
@@ -113,7 +107,7 @@ class Calls:
         for call in calls:
             if isinstance(call, tuple):
                 events.append(self._refused(*call, turn=turn))
-            elif self._policy(call) == "never":
+            elif self._questions.policy(call) == "never":
                 error = ToolError(f"The operator does not allow {call.tool.name}. Go another way.", kind="denied")
                 events.append(self._refused(call.call, error, turn=turn))
             else:
@@ -123,22 +117,22 @@ class Calls:
     async def act(self, calls: list[ToolCall], *, turn: int) -> list[ApprovalRequested]:
         """Runs what may run and commits each result; the open questions of the others, empty when all are done."""
         ready: list[ParsedCall] = []
-        questions: list[Question] = []
+        questions: list[ApprovalRequested] = []
         for call in calls:
             parsed = self._registry.parse(call)
             if isinstance(parsed, ToolError):
                 await self._commit(self._refused(call, parsed, turn=turn))
-            elif question := self._question(parsed, turn=turn):
+            elif question := self._questions.unanswered(parsed, turn=turn):
                 questions.append(question)
-            elif (answered := self._answered(parsed, turn=turn)) is not None:
-                await self._commit(answered)
+            elif said := self._questions.answered(parsed, turn=turn):
+                await self._commit(self._result(parsed, turn, ok=said.ok, output=said.text, error=said.error))
             else:
                 ready.append(parsed)
         await self._run_all(ready, turn=turn)
         for question in questions:
             if question.question_id not in self._state.questions:
-                await self._commit(question.event)
-        return [question.event for question in questions]
+                await self._commit(question)
+        return questions
 
     def may_change_files(self, calls: list[ToolCall]) -> bool:
         """Whether any of these calls could leave the workspace different."""
@@ -148,102 +142,6 @@ class Calls:
             for call in parsed
             if not isinstance(call, ToolError)
         )
-
-    # -- who may run
-
-    def _policy(self, call: ParsedCall) -> str:
-        return self._agent.approvals.get(call.tool.name, "always")
-
-    def _question(self, call: ParsedCall, *, turn: int) -> Question | None:
-        """The question that stands before this call, unless it has been answered."""
-        question = self._review(call, turn) or self._approval(call, turn) or self._asked(call, turn)
-        if question is None or question.question_id in self._state.answers:
-            return None
-        return question
-
-    def _review(self, call: ParsedCall, turn: int) -> Question | None:
-        if call.call.id not in self._interrupted or call.effect is not Effect.UNSAFE:
-            return None
-        prompt = (
-            f"A worker was lost while it ran {call.tool.name}; nobody can tell whether it took effect. "
-            "Run it again (retry), take it as done (done), or end the run (stop)?"
-        )
-        return self._ask(call, turn, "review", prompt, REVIEW_CHOICES, self._review_s, self._review_default)
-
-    def _approval(self, call: ParsedCall, turn: int) -> Question | None:
-        policy = self._policy(call)
-        if policy == "always" or (policy == "risk" and call.effect is not Effect.UNSAFE):
-            return None
-        prompt = f"May the agent call {call.tool.name} with these arguments?"
-        return self._ask(call, turn, "approval", prompt, (APPROVE, DENY), self._agent.approval_timeout_s, DENY)
-
-    def _asked(self, call: ParsedCall, turn: int) -> Question | None:
-        if call.tool.name != ASK_TOOL:
-            return None
-        choices = tuple(call.arguments.get("choices") or ())
-        prompt = str(call.arguments.get("question", ""))
-        nobody = "(nobody answered; decide yourself and say so)"
-        return self._ask(call, turn, "question", prompt, choices, self._agent.approval_timeout_s, nobody)
-
-    def _ask(
-        self,
-        call: ParsedCall,
-        turn: int,
-        kind: str,
-        prompt: str,
-        choices: tuple[str, ...],
-        timeout_s: float,
-        on_expiry: str,
-    ) -> Question:
-        policy = self._policy(call) if kind == "approval" else ""
-        bound = json.dumps([call.tool.name, call.arguments, policy, kind, choices], sort_keys=True)
-        binding = hashlib.sha256(bound.encode()).hexdigest()
-        question_id = hashlib.sha256(f"{self._run_id}|{call.call.id}|{binding}".encode()).hexdigest()[:16]
-        event = ApprovalRequested.model_validate(
-            {
-                "thread_id": self._thread_id,
-                "run_id": self._run_id,
-                "turn": turn,
-                "question_id": question_id,
-                "kind": kind,
-                "prompt": prompt,
-                "choices": choices,
-                "call_id": call.call.id,
-                "tool": call.tool.name,
-                "arguments": call.arguments,
-                "binding": binding,
-                "expires_at": self._now_ms() + int(timeout_s * 1000),
-                "on_expiry": on_expiry,
-            }
-        )
-        return Question(question_id, event)
-
-    def _answered(self, call: ParsedCall, *, turn: int) -> ToolResulted | None:
-        """The result that an answer gives without running the call; None when it is to run."""
-        review = self._review(call, turn)
-        if review is not None:
-            answer = self._state.answers[review.question_id].answer
-            if answer == "stop":
-                raise ToolError("a person ended the run after a review", kind="review_stop")
-            if answer == "done":
-                return self._result(call, turn, ok=True, output="A person says that this was done. Check it.")
-            if answer != "retry":
-                text = f"Nobody can tell whether this took effect, and it was not run again. A person says: {answer}"
-                return self._result(call, turn, ok=False, output=text, error="not_repeated")
-        approval = self._approval(call, turn)
-        if approval is not None:
-            answered = self._state.answers[approval.question_id]
-            if answered.answer != APPROVE:
-                words = "" if answered.answer == DENY else answered.answer
-                said = " ".join(part for part in (words, answered.note) if part)
-                text = f"Not allowed by {answered.by or 'a person'}. {said} Do not work around it."
-                return self._result(call, turn, ok=False, output=text, error="denied")
-        asked = self._asked(call, turn)
-        if asked is not None:
-            return self._result(call, turn, ok=True, output=self._state.answers[asked.question_id].answer)
-        return None
-
-    # -- running
 
     async def _run_all(self, calls: list[ParsedCall], *, turn: int) -> None:
         """All at once where they may, one after the other where they share a resource; one failing stops no other."""
@@ -313,8 +211,6 @@ class Calls:
             if not output.ok:
                 traced.fail("not_ok")
             return output
-
-    # -- events
 
     def _intent(self, call: ParsedCall, *, turn: int, note: str = "") -> ToolCalled:
         return ToolCalled(

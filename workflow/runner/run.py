@@ -110,30 +110,9 @@ async def _to_the_end(attempt: Attempt, shop: Workshop, control: Control, traced
 async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: list[Agent]) -> Parked | None:
     """agents: gets the run's agent as soon as there is one, so that an ending can tell what it has spent."""
     record = attempt.record
-    model = shop.models.get(record.options.model)
-    planning = record.options.models.planning or shop.settings.llm.planning
-    summaries = record.options.models.summaries or shop.settings.llm.summaries
-    sandbox = await shop.sandboxes.open(record.thread_id)
-    agent = Agent(
-        record=record,
-        settings=shop.settings,
-        state=state,
-        journal=attempt.journal,
-        purse=attempt.purse,
-        model=model,
-        planning=shop.models.get(planning) if planning else model,
-        summaries=shop.models.get(summaries) if summaries else model,
-        registry=shop.registry,
-        sandbox=sandbox,
-        system=system_prompt(
-            shop.settings.agent, sandbox.info, await project_instructions(shop.settings.agent, sandbox)
-        ),
-        locks=shop.locks,
-        services=shop.services,
-        now_ms=attempt.now_ms,
-    )
+    agent = await _make_agent(attempt, shop, state)
     agents.append(agent)
-    await agent.commit(*_opening(attempt, shop, sandbox, model.model))
+    await agent.commit(*_opening(attempt, shop, agent.sandbox, agent.model.model))
     seconds = agent.budget.left(agent.progress).get("seconds")
     try:
         async with asyncio.timeout(seconds) as deadline:
@@ -158,6 +137,33 @@ async def _work(attempt: Attempt, shop: Workshop, state: ThreadState, agents: li
         )
     )
     return None
+
+
+async def _make_agent(attempt: Attempt, shop: Workshop, state: ThreadState) -> Agent:
+    """The run's agent, with the models that the run, its thread or the configuration chose."""
+    record = attempt.record
+    model = shop.models.get(record.options.model)
+    planning = record.options.models.planning or shop.settings.llm.planning
+    summaries = record.options.models.summaries or shop.settings.llm.summaries
+    sandbox = await shop.sandboxes.open(record.thread_id)
+    return Agent(
+        record=record,
+        settings=shop.settings,
+        state=state,
+        journal=attempt.journal,
+        purse=attempt.purse,
+        model=model,
+        planning=shop.models.get(planning) if planning else model,
+        summaries=shop.models.get(summaries) if summaries else model,
+        registry=shop.registry,
+        sandbox=sandbox,
+        system=system_prompt(
+            shop.settings.agent, sandbox.info, await project_instructions(shop.settings.agent, sandbox)
+        ),
+        locks=shop.locks,
+        services=shop.services,
+        now_ms=attempt.now_ms,
+    )
 
 
 def _opening(attempt: Attempt, shop: Workshop, sandbox: Sandbox, model: str) -> list[EventBase]:
