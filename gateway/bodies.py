@@ -72,6 +72,11 @@ Limit = Annotated[int, Query(ge=1, le=200, description="at most this many items"
 Cursor = Annotated[str, Query(max_length=128, description="`next_cursor` of the page before")]
 
 
+def event_query(description: str, **more: Any) -> Any:
+    """A query parameter that holds an event's id, or nothing; `more` as for `Query`."""
+    return Query(max_length=41, description=description, json_schema_extra={"pattern": CURSOR_PATTERN}, **more)
+
+
 class Body(BaseModel):
     """What a client sends; unknown members are refused."""
 

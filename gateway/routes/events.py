@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from gateway.bodies import CURSOR_PATTERN
+from gateway.bodies import event_query
 from gateway.deps import Reader, RunPath, ServicesDep, ThreadPath, run_of
 from gateway.errors import documented
 from gateway.services import Services
@@ -18,15 +18,7 @@ from workflow.core.state import ThreadState
 
 router = APIRouter(tags=["events"])
 
-After = Annotated[
-    str,
-    Query(
-        max_length=41,
-        description="only events after this id",
-        examples=["1790000000000-42"],
-        json_schema_extra={"pattern": CURSOR_PATTERN},
-    ),
-]
+After = Annotated[str, event_query("only events after this id", examples=["1790000000000-42"])]
 PageSize = Annotated[int, Query(ge=1, le=1000, description="at most this many events")]
 _SCAN = 512
 

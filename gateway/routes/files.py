@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from gateway.bodies import CURSOR_PATTERN, is_one_line
+from gateway.bodies import event_query, is_one_line
 from gateway.deps import Reader, ServicesDep, ThreadPath, Writer
 from gateway.errors import documented
 from modem.files import ArchiveFormat
@@ -52,14 +52,7 @@ class FileList(BaseModel):
     saved: str = Field("", description="with `at`: the `workspace.saved` event that the answer is taken from")
 
 
-At = Annotated[
-    str,
-    Query(
-        max_length=41,
-        description="id of an event: the files as they were then; empty: now",
-        json_schema_extra={"pattern": CURSOR_PATTERN},
-    ),
-]
+At = Annotated[str, event_query("id of an event: the files as they were then; empty: now")]
 
 
 @router.get("/files", responses=documented(400, 401, 403, 404, 409, 422, 429, 503))

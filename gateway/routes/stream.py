@@ -4,9 +4,9 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field
 
-from gateway.bodies import CURSOR_PATTERN
+from gateway.bodies import CURSOR_PATTERN, event_query
 from gateway.deps import Reader, ServicesDep, ThreadPath, admit, run_of
 from gateway.errors import documented
 from gateway.frames import BUSINESS
@@ -19,19 +19,14 @@ from workflow.core.records import TERMINAL_STATUSES, Caller, RunRecord, ThreadRe
 
 router = APIRouter(prefix="/api/agent/{thread_id}", tags=["stream"])
 
-_CURSOR: dict[str, JsonValue] = {"pattern": CURSOR_PATTERN}
-
-LastId = Annotated[
-    str,
-    Query(
-        max_length=41,
-        description="resume after this event; the header `Last-Event-ID` wins",
-        json_schema_extra=_CURSOR,
-    ),
-]
+LastId = Annotated[str, event_query("resume after this event; the header `Last-Event-ID` wins")]
 LastEventId = Annotated[
     str,
-    Header(max_length=41, description="what an EventSource sends when it comes back", json_schema_extra=_CURSOR),
+    Header(
+        max_length=41,
+        description="what an EventSource sends when it comes back",
+        json_schema_extra={"pattern": CURSOR_PATTERN},
+    ),
 ]
 From = Annotated[
     str, Query(alias="from", max_length=41, description="`start` (all events), `now`, or the last id that you have")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from gateway.bodies import CURSOR_PATTERN, Body, Line
+from gateway.bodies import Body, Line, event_query
 from gateway.deps import Reader, ServicesDep, ThreadPath, Writer
 from gateway.errors import documented
 from gateway.routes.files import FileStat
@@ -59,24 +59,8 @@ async def diff_files(
     thread_id: ThreadPath,
     caller: Reader,
     held: ServicesDep,
-    old: Annotated[
-        str,
-        Query(
-            alias="from",
-            max_length=41,
-            description="id of the earlier event",
-            json_schema_extra={"pattern": CURSOR_PATTERN},
-        ),
-    ],
-    new: Annotated[
-        str,
-        Query(
-            alias="to",
-            max_length=41,
-            description="id of the later event; empty: now",
-            json_schema_extra={"pattern": CURSOR_PATTERN},
-        ),
-    ] = "",
+    old: Annotated[str, event_query("id of the earlier event", alias="from")],
+    new: Annotated[str, event_query("id of the later event; empty: now", alias="to")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="at most this many files")] = 100,
     cursor: Annotated[str, Query(max_length=4096, description="`next_cursor` of the page before")] = "",
 ) -> DiffPage:

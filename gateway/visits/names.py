@@ -32,10 +32,10 @@ class Names:
     def secret(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """The secret in the Host header; empty if it cannot be one; None if this is no preview's host."""
         hosts = [value.decode("latin-1") for name, value in headers if name.lower() == b"host"]
-        # Of two Host headers one may be read here and the other behind us: none is served as the console either.
-        found = [match[1].lower() for host in hosts if (match := self._host.fullmatch(host))]
         if [host.lower() for host in hosts] == [self._console]:
             return None
+        # Of two Host headers one may be read here and the other behind us: none is served as the console either.
+        found = [match[1].lower() for host in hosts if (match := self._host.fullmatch(host))]
         if not found:
             return None
         return found[0] if len(hosts) == 1 and re.fullmatch(_SECRET, found[0]) else ""
