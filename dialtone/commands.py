@@ -5,7 +5,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dialtone import history
@@ -24,7 +23,7 @@ from dialtone.live import (
 )
 from dialtone.results import ArchiveFormat, Budgets, ModelChoice
 from dialtone.screen import Screen, complain, prepare
-from dialtone.text import one_line
+from dialtone.text import moment, one_line
 from workflow.core.events import EventBase
 from workflow.core.ids import RUN_ID
 
@@ -115,7 +114,7 @@ async def _threads(client: AsyncClient, arguments: Namespace, screen: Screen) ->
     for thread in (await client.threads(q=arguments.q, limit=arguments.limit)).items:
         state = "running" if thread.active_run else thread.last_status or "new"
         title = one_line(thread.title, max(20, screen.width - 64))
-        screen.record(thread, f"{thread.thread_id}  {state:<10}  {_moment(thread.updated_at)}  {title}".rstrip())
+        screen.record(thread, f"{thread.thread_id}  {state:<10}  {moment(thread.updated_at)}  {title}".rstrip())
     return EXIT_OK
 
 
@@ -123,7 +122,7 @@ async def _runs(client: AsyncClient, arguments: Namespace, screen: Screen) -> in
     for run in (await client.runs(arguments.thread, limit=arguments.limit)).items:
         cost = f"${run.usage.cost_usd:.4f}"
         task = one_line(run.task, max(20, screen.width - 80))
-        text = f"{run.run_id}  {run.status:<10}  {_moment(run.created_at)}  {run.turn:>3} turns  {cost:>9}  {task}"
+        text = f"{run.run_id}  {run.status:<10}  {moment(run.created_at)}  {run.turn:>3} turns  {cost:>9}  {task}"
         screen.record(run, text.rstrip())
     return EXIT_OK
 
@@ -215,10 +214,6 @@ def _target(text: str) -> tuple[str, str | None]:
     """The thread, and the run if `text` names one: a run id carries its thread's."""
     match = RUN_ID.fullmatch(text)
     return (match[1], text) if match else (text, None)
-
-
-def _moment(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def _load(name: str) -> bytes:

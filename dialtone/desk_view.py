@@ -1,10 +1,9 @@
 """What operators are shown, as lines of text. Names that others chose are made harmless."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from dialtone.desk_results import Cost, DeadNotice, History, OpenRun, Overview, Reloaded
-from dialtone.text import one_line
+from dialtone.text import moment, one_line
 from workflow.core.records import ConfigState, WorkerRecord
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -52,7 +51,7 @@ def cost_line(cost: Cost) -> str:
 
 
 def notice_line(notice: DeadNotice, *, width: int) -> str:
-    text = f"{notice.id}  {_moment(notice.died_at)}  {notice.tenant}  {notice.type}  {notice.url}  {notice.result}"
+    text = f"{notice.id}  {moment(notice.died_at)}  {notice.tenant}  {notice.type}  {notice.url}  {notice.result}"
     return one_line(text, width)
 
 
@@ -66,7 +65,7 @@ def history_lines(history: History, *, width: int) -> Iterator[str]:
     points = history.items
     if not points:
         return
-    yield f"from {_moment(points[0].at)} to {_moment(points[-1].at)}, {history.step_ms // 60_000} min a point"
+    yield f"from {moment(points[0].at)} to {moment(points[-1].at)}, {history.step_ms // 60_000} min a point"
     rows: list[tuple[str, list[float | None], str]] = [
         ("runs finished", [p.finished for p in points], ""),
         ("runs failed", [p.failed for p in points], ""),
@@ -131,7 +130,3 @@ def _config(config: ConfigState) -> str:
 
 def _name(text: str) -> str:
     return one_line(text, 60)
-
-
-def _moment(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M}Z"

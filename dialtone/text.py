@@ -6,6 +6,7 @@ direction marks that reorder what is read, a line of ten megabytes. Nothing of t
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
@@ -67,6 +68,11 @@ def one_line(text: str, width: int) -> str:
         if line.strip():
             return clip(neutral_line(line.strip()), width)
     return ""
+
+
+def moment(milliseconds: int) -> str:
+    """A time in milliseconds since 1970 as people read it, e.g. `2026-11-26 17:28Z`."""
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def safe_lines(text: str, width: int) -> list[str]:
