@@ -5,7 +5,6 @@
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -20,8 +19,10 @@ import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dialtone import Client
-from scripts.bench.stream_subjects import ROOT, Store, store, wait_for
+from scripts.bench.stream_subjects import ROOT, Store, store
 from scripts.stack.preflight import free_port
+from tests.line import script
+from tests.until import until_sync
 from workflow.core.events import Effect, EventBase, Message, RunFinished, RunQueued, ToolCalled, ToolResulted
 from workflow.core.ids import CallId, ItemId, RunId, ThreadId
 
@@ -72,7 +73,7 @@ def stack(held: Store) -> Iterator[str]:
         command = [sys.executable, "-m", "scripts.stack", "up"]
         with (folder / "log").open("wb") as log, subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log) as up:
             try:
-                wait_for(lambda: is_ready(url), timeout_s=60)
+                until_sync(lambda: is_ready(url), timeout_s=60, what="the stack")
                 yield url
             finally:
                 up.terminate()
@@ -84,11 +85,6 @@ def is_ready(url: str) -> bool:
         return bool(httpx.get(f"{url}/health", trust_env=False, timeout=5).json()["status"] == "ok")
     except httpx.TransportError:
         return False
-
-
-def script(*turns: dict[str, Any]) -> str:
-    """A task that the scripted model plays."""
-    return f"Play this.\n\n```script\n{json.dumps(turns)}\n```"
 
 
 def fill(held: Store, thread_id: ThreadId, count: int) -> None:

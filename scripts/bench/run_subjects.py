@@ -11,8 +11,9 @@ from typing import TypeVar
 import psutil
 
 from modem import keys
-from scripts.bench.stream_subjects import is_open, wait_for
+from scripts.bench.stream_subjects import is_open
 from tests.line import Line
+from tests.until import until_sync
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def plain(model_url: str, *, runs: int) -> Iterator[Subject]:
         line.spawn("worker", celery)
         line.spawn("gateway", [sys.executable, "-m", "scripts.bench.plain_gateway", str(line.port), line.redis.url])
         with line.redis.client() as client:
-            wait_for(lambda: bool(client.exists(_READY)) and is_open(line.port), timeout_s=120)
+            until_sync(lambda: bool(client.exists(_READY)) and is_open(line.port), timeout_s=120, what="the plain line")
         yield Subject("plain", line.url, _parts(line), line, "")
     finally:
         line.stop()

