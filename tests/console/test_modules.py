@@ -253,6 +253,22 @@ async def test_terminal_colors_are_read_and_other_codes_dropped(blank: Page) -> 
     ]
 
 
+async def test_what_is_left_of_own_and_shared_budgets_is_told_in_words(blank: Page) -> None:
+    left = {"usd": 4.98, "turns": 12, "thread_usd": 0.5, "thread_seconds": 42, "tenant_tokens_today": 1_200_000}
+    told = await blank.evaluate(
+        "async left => { const { budget } = await import('/model/format.js');"
+        " return Object.entries(left).map(([name, value]) => budget(name, value)); }",
+        left,
+    )
+    assert told == [
+        "$4.98",
+        "12 turns",
+        "$0.5000 of the thread",
+        "42 s of the thread",
+        "1.2M tokens of the tenant’s day",
+    ]
+
+
 async def test_diffs_become_rows_with_the_changed_part_marked(blank: Page) -> None:
     diff = "--- a\n+++ b\n@@ -3,3 +3,3 @@\n same\n-let one = 1;\n+let two = 1;\n last\n"
     found = await blank.evaluate("async diff => (await import('/model/diff.js')).parseDiff(diff)", diff)

@@ -29,6 +29,14 @@ export function money(usd) {
   return usd >= 1 ? `$${usd.toFixed(2)}` : `$${usd.toFixed(4)}`;
 }
 
+/** What is left of a budget, e.g. `$4.98`, `12 turns`, `$0.50 of the thread`. @param {string} name @param {number} value */
+export function budget(name, value) {
+  const [, scope, unit] = /^(?:(thread|tenant)_)?([a-z]+)/.exec(name) ?? [name, "", name];
+  const plain = `${count(value)} ${unit}`;
+  const amount = unit === "usd" ? money(value) : unit === "seconds" ? duration(value * 1000) : plain;
+  return amount + (scope === "thread" ? " of the thread" : scope === "tenant" ? " of the tenant’s day" : "");
+}
+
 /** @param {number} size */
 export function bytes(size) {
   if (size < 1000) return `${size} B`;

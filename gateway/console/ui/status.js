@@ -1,6 +1,6 @@
 /** What the run does now, how long it takes, what it costs, and how to stop it. */
 
-import { count, duration, money, tokens } from "../model/format.js";
+import { budget, count, money, tokens } from "../model/format.js";
 import { api, attempt, panel, thread, tick } from "../store.js";
 import { html, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
@@ -61,14 +61,7 @@ function spentText({ usage, left }) {
 /** What is left of a run's budgets; "" when there are none. @param {Record<string, number>} left */
 export function leftText(left) {
   const facts = Object.entries(left).filter(([, value]) => typeof value === "number");
-  return facts.map(([name, value]) => amountText(name, value)).join(" · ");
-}
-
-/** @param {string} name @param {number} value */
-function amountText(name, value) {
-  if (name === "usd") return money(value);
-  if (name === "seconds") return duration(value * 1000);
-  return `${count(value)} ${name}`;
+  return facts.map(([name, value]) => budget(name, value)).join(" · ");
 }
 
 /** In a few words what goes on. @param {import("../model/thread_view.js").ThreadView} view @param {RunView} run */
