@@ -35,6 +35,8 @@ async def trim(connections: Connections, thread_id: ThreadId, *, keep: int, sinc
     """
     async with translated():
         surplus = int(await connections.commands.xlen(keys.stream(thread_id))) - keep
+    if surplus <= 0 and not since_ms:
+        return 0
     doomed = _doomed(Log(connections), thread_id, surplus, since_ms)
     event = await anext(doomed, None)
     if event is None:
