@@ -12,8 +12,6 @@ from modem.doors import Tunnel
 from workflow.core.errors import SandboxError
 
 NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011
-_UNSENDABLE = {1005: NORMAL, 1006: FAILED, 1015: FAILED}
-"""Codes that only say what was seen (RFC 6455 7.4.1)."""
 
 
 class Denied(Exception):
@@ -70,8 +68,7 @@ async def _inward(inner: ClientWebSocketResponse, receive: Receive) -> None:
                 await inner.send_str(message["text"])
             else:
                 await inner.send_bytes(message["bytes"])
-        code: int = message.get("code") or GOING_AWAY
-        await inner.close(code=_UNSENDABLE.get(code, code))
+        await inner.close(code=_sendable(message.get("code") or GOING_AWAY))
 
 
 async def _outward(inner: ClientWebSocketResponse, send: Send) -> int:
@@ -81,5 +78,10 @@ async def _outward(inner: ClientWebSocketResponse, send: Send) -> int:
             await send({"type": "websocket.send", "text": message.data})
         elif message.type is WSMsgType.BINARY:
             await send({"type": "websocket.send", "bytes": message.data})
-    code = inner.close_code or FAILED
-    return _UNSENDABLE.get(code, code)
+    return _sendable(inner.close_code or FAILED)
+
+
+def _sendable(code: int) -> int:
+    """`code` if a close frame may hold it, else one that says as much. Source: RFC 6455 7.4."""
+    is_open = 1000 <= code <= 1014 and code not in {1004, 1005, 1006}
+    return code if is_open or 3000 <= code <= 4999 else NORMAL if code == 1005 else FAILED

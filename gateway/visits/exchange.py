@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientError, ClientResponse
@@ -14,6 +15,8 @@ from modem.doors import Tunnel
 from workflow.core.errors import BadInput, SandboxError, TooLarge
 
 _REFUSED = frozenset({"CONNECT", "TRACE"})
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no value of a header may hold (RFC 9110 5.5)."""
 
 
 class Cut(Exception):
@@ -22,6 +25,10 @@ class Cut(Exception):
 
 class Left(Exception):
     """The visitor is gone."""
+
+
+class _Unsayable(ValueError):
+    """The answer is none that may be passed on."""
 
 
 class Upload:
@@ -99,8 +106,9 @@ async def _carry(scope: Scope, send: Send, upload: Upload, tunnel: Tunnel, disgu
                             allow_redirects=False,
                         )
                     )
+                headers = _headers(answer, disguise)
                 has_begun = True
-                await _answer(send, answer, disguise)
+                await _answer(send, answer, headers)
         except (ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             if upload.too_large:
                 raise TooLarge("the body is larger than this gateway lets through") from error
@@ -109,11 +117,21 @@ async def _carry(scope: Scope, send: Send, upload: Upload, tunnel: Tunnel, disgu
             raise SandboxError(f"nothing answers on port {disguise.port}") from error
 
 
-async def _answer(send: Send, answer: ClientResponse, disguise: Disguise) -> None:
+def _headers(answer: ClientResponse, disguise: Disguise) -> list[tuple[bytes, bytes]]:
+    """What stands before the body. Raises: _Unsayable."""
+    # 101 would make a proxy in front of us a tunnel; others below 200 are no answer; above 599 there are none.
+    if not 200 <= answer.status <= 599:
+        raise _Unsayable(f"status {answer.status}")
     headers = disguise.outward(answer.raw_headers)
+    if any(_CONTROL.search(value) for _, value in headers):
+        raise _Unsayable("a control character in a header")
     # RFC 9112 6.3: chunks win. Of an answer without a body, our server would wait for as many bytes.
     if "transfer-encoding" in answer.headers or answer.status in {204, 304}:
         headers = [header for header in headers if header[0] != b"content-length"]
+    return headers
+
+
+async def _answer(send: Send, answer: ClientResponse, headers: list[tuple[bytes, bytes]]) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     async for chunk in answer.content.iter_any():
         await send({"type": "http.response.body", "body": chunk, "more_body": True})

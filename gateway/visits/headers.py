@@ -20,6 +20,8 @@ _HOP = frozenset(
 )
 _NOT_IN = _HOP | {"host", "content-length", "expect", "forwarded", "x-real-ip", "via"}
 _SOCKET = "sec-websocket-"
+# Commands to a proxy in front of us, which takes them from us only: to serve a file of its own, or another address.
+_TO_PROXIES = ("x-accel-", "x-sendfile", "x-lighttpd-send-", "x-reproxy-")
 # `alt-svc` would lead browsers to another host or port, `strict-transport-security` outlives the link, and
 # `x-frame-options` keeps the preview out of the console's frame. The server writes its own `date`.
 _NOT_OUT = _HOP | {"alt-svc", "strict-transport-security", "x-frame-options", "date"}
@@ -38,7 +40,7 @@ class Disguise:
 
     def inward(self, headers: Headers) -> list[tuple[str, str]]:
         """The visitor's headers for the server. `content-length` and those of WebSockets are left to the carrier."""
-        plain = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
+        plain = [(name.decode("latin-1").lower(), _sendable(value)) for name, value in headers]
         dropped = _NOT_IN | _named(plain)
         kept = [("Host", self.inner.partition("://")[2])]
         for name, value in plain:
@@ -58,7 +60,8 @@ class Disguise:
         """The server's headers for the visitor."""
         plain = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers]
         dropped = _NOT_OUT | _named(plain)
-        kept = [(name, self._changed(name, value)) for name, value in plain if name not in dropped]
+        plain = [header for header in plain if header[0] not in dropped and not header[0].startswith(_TO_PROXIES)]
+        kept = [(name, self._changed(name, value)) for name, value in plain]
         policies = {value.strip().lower() for name, value in kept if name == "referrer-policy"}
         if not policies or not policies <= _STRICT_REFERRERS:  # else links to other sites would tell them the secret
             kept = [(name, value) for name, value in kept if name != "referrer-policy"]
@@ -86,6 +89,14 @@ class Disguise:
         if match := re.match(rf"{itself}(?=[/?#]|$)", value, re.IGNORECASE):
             return self.outer + value[match.end() :]
         return value
+
+
+def _sendable(value: bytes) -> str:
+    """`value` as text that aiohttp, which writes UTF-8, turns into the same bytes; cookies may well be UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _named(headers: list[tuple[str, str]]) -> frozenset[str]:

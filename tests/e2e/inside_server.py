@@ -8,6 +8,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 GO = threading.Event()
 FILE = bytes(range(256)) * 16
@@ -114,9 +115,15 @@ class Handler(BaseHTTPRequestHandler):
             ("Connection", "keep-alive, X-Hop"), ("X-Hop", "1"), ("Set-Cookie", "a=1; Domain=example.com; Path=/"),
             ("Set-Cookie", "b=2"), ("X-Frame-Options", "DENY"), ("Alt-Svc", 'h3=":443"'), ("X-Kept", "yes"),
             ("Strict-Transport-Security", "max-age=9"), ("Referrer-Policy", "unsafe-url"), ("Content-Length", "0"),
+            ("X-Accel-Redirect", "/metrics"), ("X-Accel-Buffering", "yes"), ("X-Sendfile", "/etc/passwd"),
         ]:  # fmt: skip
             self.send_header(name, value)
         self.end_headers()
+
+    def on_raw(self) -> None:
+        """Answers with what the query says, byte for byte."""
+        self.wfile.write(unquote_to_bytes(self.path.partition("?")[2]))
+        self.close_connection = True
 
     def on_redirect(self) -> None:
         assert isinstance(self.server, HTTPServer)
@@ -182,6 +189,9 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if message == b"bye":
                 self.frame(8, struct.pack("!H", 4321))
+                return
+            if message == b"odd bye":
+                self.frame(8, struct.pack("!H", 5000))
                 return
             self.frame(head[0] & 15, message)
 

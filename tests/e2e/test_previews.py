@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
@@ -178,6 +178,12 @@ async def test_a_websocket_carries_text_bytes_and_closes_both_ways(preview: Prev
         assert ws.close_code == 4321
     async with asyncio.timeout(20), preview.socket("/socket") as ws:
         await ws.recv()
+        await ws.send("odd bye")
+        with pytest.raises(ConnectionClosed):
+            await ws.recv()
+        assert ws.close_code == 1011
+    async with asyncio.timeout(20), preview.socket("/socket") as ws:
+        await ws.recv()
     with pytest.raises(InvalidStatus) as refused:
         await preview.socket("/deny")
     assert refused.value.response.status_code == 403
@@ -211,6 +217,9 @@ async def test_the_server_sees_a_browser_on_its_own_machine(preview: Preview, ht
     assert gone & set(got) == set()
     for name, value in (("authorization", "Bearer dt_abc"), ("x-api-key", "dt_abc"), ("cookie", "dialtone_session=S")):
         assert name not in await told(await http.get("/echo", headers={name: value}))
+    bytes_ = [(b"cookie", "a=ü".encode()), (b"x-old", "ü".encode("latin-1"))]
+    got = await told(await http.get("/echo", headers=bytes_))
+    assert [value.encode("latin-1") for value in got["cookie"] + got["x-old"]] == ["a=ü".encode(), "ü".encode()]
     elsewhere = await told(await http.get("/echo", headers={"origin": f"{preview.origin}.example"}))
     assert elsewhere["origin"] == [f"{preview.origin}.example"]
 
@@ -223,6 +232,8 @@ async def test_answers_lose_what_reaches_beyond_the_preview(http: httpx.AsyncCli
     assert headers["referrer-policy"] == "same-origin"
     assert len(headers.get_list("date")) == 1
     assert {"x-hop", "x-frame-options", "alt-svc", "strict-transport-security"} & set(headers) == set()
+    commands = {name: headers.get_list(name) for name in headers if name.startswith(("x-accel-", "x-sendfile"))}
+    assert commands == {"x-accel-buffering": ["no"]}, "a proxy in front takes commands from the gateway alone"
     ours = {"content-security-policy", "cross-origin-opener-policy", "x-content-type-options"}
     assert ours & set(headers) == set(), "the page's own policies hold, not the console's"
 
@@ -243,6 +254,23 @@ async def test_redirects_to_itself_lead_back_to_the_preview(
 ) -> None:
     answer = await http.get(f"/redirect?{to}")
     assert (answer.status_code, answer.headers["location"]) == (302, location.format(origin=preview.origin))
+
+
+ODD_ANSWERS = {
+    "a tunnel": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\nraw",
+    "a status that there is not": b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+    "a status below all": b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+    "control characters": b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n",
+    "half a line end": b"HTTP/1.1 200 OK\r\nX-A: a\rX-B: b\r\nContent-Length: 0\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+    "no HTTP": b"hello\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ANSWERS)
+async def test_an_answer_that_cannot_be_passed_on_is_a_bad_gateway(http: httpx.AsyncClient, odd: str) -> None:
+    answer = await http.get(f"/raw?{quote(ODD_ANSWERS[odd])}")
+    assert (answer.status_code, answer.json()["code"]) == (502, "sandbox_failed")
 
 
 async def test_an_answer_that_is_cut_does_not_look_whole(http: httpx.AsyncClient) -> None:
@@ -337,10 +365,8 @@ async def test_a_revoked_link_is_gone_at_once_and_ends_what_is_open(preview: Pre
     link = await short_link(preview.line, preview.run_id)
     async with link.visitor() as http, httpx.AsyncClient(base_url=preview.line.url, trust_env=False) as api:
         path = f"/api/agent/{link.thread_id}/previews"
-        listed = (await api.get(path)).json()["items"]
-        assert [item["id"] for item in listed] == [preview.id, link.id]
-        assert {item["url"] for item in listed} == {preview.url, link.url}
-        assert {item["port"] for item in listed} == {PORT}
+        listed = {item["id"]: (item["url"], item["port"]) for item in (await api.get(path)).json()["items"]}
+        assert (listed[preview.id], listed[link.id]) == ((preview.url, PORT), (link.url, PORT))
         async with asyncio.timeout(15), link.socket("/socket") as ws:
             await ws.recv()
             assert (await api.delete(f"{path}/{link.id}")).status_code == 204
@@ -350,7 +376,7 @@ async def test_a_revoked_link_is_gone_at_once_and_ends_what_is_open(preview: Pre
                 await ws.recv()
             assert ws.close_code == 1008
         assert (await api.delete(f"{path}/{link.id}")).status_code == 404
-        assert [item["id"] for item in (await api.get(path)).json()["items"]] == [preview.id]
+        assert {item["id"] for item in (await api.get(path)).json()["items"]} == set(listed) - {link.id}
         assert (await http.get("/text", headers={"host": preview.host})).text == "text", "others are left alone"
 
 
