@@ -1,5 +1,6 @@
 """Workspaces over days: put away by age and budget, taken out again as they were, never while in use."""
 
+import asyncio
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 
 from tests.sandboxes.conftest import MakeProvider
 from tests.sandboxes.holding import why_not
-from workflow.core.errors import SandboxError, Unavailable
+from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.base import FLEETING
 from workflow.sandboxes.keeping import Tidied
 from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Tier
-from workflow.sandboxes.tree import Tree
+from workflow.sandboxes.tree import MAX_READ, Tree
 
 DAY_S = 86_400
 OLD, NEW = ThreadId("old"), ThreadId("new")
@@ -152,6 +153,60 @@ async def test_two_workers_that_save_one_workspace_in_turns_lose_nothing(make: M
             taken[number] = await sandbox.snapshot(f"turn {number}")
         for sandbox in (mine, theirs):
             assert [await sandbox.read_at(taken[number], "file") for number in taken] == [b"%d" % n for n in taken]
+
+
+async def test_a_thread_that_is_deleted_while_it_is_saved_or_compared_leaves_nothing(
+    make: MakeProvider, folder: Path
+) -> None:
+    async with make() as provider:
+        for number in range(8):
+            thread_id = ThreadId(f"t{number}")
+            sandbox = await provider.open(thread_id)
+            for name in range(40):
+                await sandbox.write(f"f{name}", os.urandom(5_000))
+            first = await sandbox.snapshot("first")
+            await sandbox.write("f0", b"changed")
+            deleted, *works = await asyncio.gather(
+                provider.remove(thread_id),
+                sandbox.snapshot("second"),
+                sandbox.compare(first, first),
+                sandbox.restore(first),
+                return_exceptions=True,
+            )
+            assert deleted is None
+            assert all(isinstance(work, DialtoneError) for work in works if isinstance(work, BaseException)), works
+        assert list((folder / "sandboxes").iterdir()) == list((folder / "workspaces").iterdir()) == []
+
+
+async def test_work_that_outlives_its_thread_never_reaches_another_threads_files(
+    make: MakeProvider, folder: Path
+) -> None:
+    async with make() as provider:
+        theirs = await provider.open(OLD)
+        for name in range(300):
+            await theirs.write(f"theirs{name}", b"secret")
+        full = await theirs.snapshot("full")
+        for name in range(300):
+            await theirs.remove(f"theirs{name}")
+        restoring = asyncio.ensure_future(theirs.restore(full))
+        await provider.remove(OLD)
+        mine = await provider.open(NEW)
+        late = [theirs.write("late", b"secret"), theirs.list(), theirs.snapshot("late"), restoring]
+        for attempt in await asyncio.gather(*late, return_exceptions=True):
+            assert attempt == [] or isinstance(attempt, DialtoneError | None), attempt
+        assert await mine.list() == []
+
+
+async def test_a_file_that_is_too_large_to_read_is_too_large_in_a_snapshot(make: MakeProvider) -> None:
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        done = await sandbox.exec(f"truncate -s {MAX_READ + 1} hole")
+        assert done.exit_code == 0
+        snapshot = await sandbox.snapshot("with a hole")
+        for attempt in (sandbox.read("hole"), sandbox.read_at(snapshot, "hole")):
+            with pytest.raises(ToolError) as refused:
+                await attempt
+            assert refused.value.kind == "too_large"
 
 
 async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, folder: Path) -> None:

@@ -66,7 +66,7 @@ class LocalSandbox:
         state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
         self._roots = (self._tree.root_fd, *state_fds)
         # A handle that nobody holds any more gives its descriptors back; nothing else of it needs an end.
-        self._closing = weakref.finalize(self, _close, self._roots)
+        weakref.finalize(self, _close, self._roots)
         self._disk = DiskMeter(self._roots, max_bytes=settings.disk_bytes, max_files=settings.files)
         self._guard = Guard(settings, self._disk, stop=self._stop_commands)
 
@@ -210,7 +210,7 @@ class LocalSandbox:
         """Closes everything for good; the workspace stays."""
         await self._ports.close()
         await self.close()
-        self._closing()
+        _turn_away(self._roots)
 
     async def close(self) -> None:
         """Kills everything inside; the workspace stays."""
@@ -306,6 +306,16 @@ class LocalSandbox:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         self.used_at = monotonic()
         return await asyncio.to_thread(work)
+
+
+def _turn_away(fds: tuple[int, ...]) -> None:
+    """Lets who still works with these descriptors find nothing; once closed, a number may be the next thread's."""
+    nowhere = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+    try:
+        for fd in fds:
+            os.dup2(nowhere, fd, inheritable=False)
+    finally:
+        os.close(nowhere)
 
 
 def _close(fds: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """The folders of each thread under the data folder, and the user they belong to."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from workflow.core.ids import THREAD_ID, ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.packing import take_out
 from workflow.sandboxes.removal import remove_tree
+from workflow.sandboxes.snapshots import alone
 from workflow.sandboxes.tiers import Place
 from workflow.sandboxes.tree import Tree
 from workflow.sandboxes.uids import new_uid
@@ -43,12 +45,25 @@ class Places:
             raise SandboxError(f"the thread's folders cannot be made: {error}") from error
 
     def remove(self, thread_id: ThreadId) -> None:
-        """Deletes the thread's folders for good; a sandbox that another worker has there is killed."""
+        """Deletes the thread's folders for good; a sandbox that another worker has there is killed.
+
+        Whoever works with its snapshots finishes first: what he writes would stay.
+        """
         workspace, state = self.folders(thread_id)
         if state.exists():
             os.close(lock.take(state / "lock"))
-        for folder in (workspace, state):
-            delete(folder)
+        for is_last in (False, False, True):
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # there are none
+                    stack.enter_context(alone(state / "snapshots"))
+                try:
+                    delete(workspace)
+                    delete(state)
+                except OSError as error:  # Somebody began anew in between.
+                    if is_last or error.errno != errno.ENOTEMPTY:
+                        raise
+                else:
+                    return
 
     def threads(self) -> list[ThreadId]:
         """All that have folders."""

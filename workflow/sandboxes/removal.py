@@ -12,24 +12,27 @@ def remove_tree(parent: int, name: str) -> None:
     Folders are moved up next to each other and emptied one by one: a tree may be deeper than the number of
     descriptors, the longest path and Python's stack allow.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if not modes.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=parent)
-            return
-        top = _open(parent, name)
-        try:
-            waiting = _empty(top, into=top)
-            while waiting:
-                folder = waiting.pop()
-                fd = _open(top, folder)
-                try:
-                    waiting += _empty(fd, into=top)
-                finally:
-                    os.close(fd)
-                os.rmdir(folder, dir_fd=top)
-        finally:
-            os.close(top)
-        os.rmdir(name, dir_fd=parent)
+    try:
+        is_folder = modes.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_folder:
+        os.unlink(name, dir_fd=parent)
+        return
+    top = _open(parent, name)
+    try:
+        waiting = _empty(top, into=top)
+        while waiting:
+            folder = waiting.pop()
+            fd = _open(top, folder)
+            try:
+                waiting += _empty(fd, into=top)
+            finally:
+                os.close(fd)
+            os.rmdir(folder, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
 
 
 def _open(parent: int, name: str) -> int:
@@ -48,12 +51,13 @@ def _empty(folder: int, *, into: int) -> list[str]:
     moved = []
     with os.scandir(folder) as entries:
         for entry in list(entries):
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.name, dir_fd=folder)
-                continue
-            name = f".dialtone-{secrets.token_hex(8)}"
-            # A folder that changes its parent must itself be writable, for its "..".
-            os.close(_open(folder, entry.name))
-            os.rename(entry.name, name, src_dir_fd=folder, dst_dir_fd=into)
-            moved.append(name)
+            with contextlib.suppress(FileNotFoundError):  # Somebody else was faster; the others are still ours to do.
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                    continue
+                name = f".dialtone-{secrets.token_hex(8)}"
+                # A folder that changes its parent must itself be writable, for its "..".
+                os.close(_open(folder, entry.name))
+                os.rename(entry.name, name, src_dir_fd=folder, dst_dir_fd=into)
+                moved.append(name)
     return moved

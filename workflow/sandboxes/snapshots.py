@@ -5,6 +5,7 @@ times) had which content, so that the next snapshot of 10,000 files is 10,000 `s
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import marshal
@@ -21,7 +22,7 @@ from typing import Literal
 from workflow.core.errors import ToolError
 from workflow.sandboxes.base import FLEETING, FileDifference, FileStat
 from workflow.sandboxes.objects import Entry, Objects, encode, replace_file
-from workflow.sandboxes.tree import Tree
+from workflow.sandboxes.tree import MAX_READ, Tree
 
 Mark = tuple[int, int, int, int]
 """inode, size, mtime_ns, ctime_ns: a file that still has these was not written to (ctime cannot be set)."""
@@ -83,9 +84,8 @@ class Snapshots:
         """Keeps other threads and processes out; what they stored before is known inside."""
         with self._lock, contextlib.ExitStack() as stack:
             if self._depth == 0:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file = stack.enter_context((self._folder / "lock").open("ab"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                stack.enter_context(alone(self._folder))
                 self._objects.refresh()
             self._depth += 1
             try:
@@ -134,13 +134,15 @@ class Snapshots:
         raise ToolError(f"no snapshot {snapshot_id}", kind="no_such_snapshot")
 
     def read(self, snapshot_id: str, path: str) -> bytes:
-        """A file as it was. Raises: ToolError `no_such_snapshot`, `file_missing`, `not_regular`."""
+        """A file as it was. Raises: ToolError `no_such_snapshot`, `file_missing`, `not_regular`, `too_large`."""
         with self._held():
             entry = self._entry(snapshot_id, path)
             if entry.kind == "dir":
                 raise ToolError(f"{path} was a folder", kind="is_directory", path=path)
             if entry.kind != "file":
                 raise ToolError(f"{path} was not a file", kind="not_regular", path=path)
+            if entry.size > MAX_READ:
+                raise ToolError(f"{path} had {entry.size} bytes, too many to read", kind="too_large", path=path)
             return self._objects.get(entry.content)
 
     def entries(self, snapshot_id: str, path: str, *, depth: int, limit: int) -> list[FileStat]:
@@ -280,6 +282,16 @@ class Snapshots:
                 elif entry.kind == "file":
                     used.add(entry.content)
         return used
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps all others from the snapshots in `folder`. Raises: FileNotFoundError if they are not there any more."""
+    with (folder / "lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the workspace was deleted", str(folder))
+        yield
 
 
 def stat_of(path: str, entry: Entry) -> FileStat:
