@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from dialtone.text import neutral
 from workflow.core.config import Settings
 from workflow.core.config_load import load
 from workflow.core.errors import BadInput, DialtoneError
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (DialtoneError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    print(_as_json(replayed) if options.json else _as_text(cassette, replayed))
+    print(_as_json(replayed) if options.json else neutral(_as_text(cassette, replayed)))
     return 0 if replayed.is_same else 1
 
 

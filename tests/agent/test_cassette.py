@@ -13,7 +13,7 @@ from tests.agent.test_agent import Poke, plan
 from workflow.core.config import ModelSettings
 from workflow.core.errors import BadInput, LeaseLost, ModelRefused
 from workflow.core.events import Effect, RunQueued, ToolCall
-from workflow.core.ids import CallId, RunId
+from workflow.core.ids import CallId, RunId, thread_of
 from workflow.core.records import Budgets, RunOptions
 from workflow.llm.base import ModelRequest
 from workflow.llm.cassette import Cassette, Exchange
@@ -342,6 +342,10 @@ async def test_a_file_that_was_cut_or_forged_is_refused_with_its_line() -> None:
         "version 9": [lines[0].replace('"version":1', '"version":9'), *lines[1:]],
         "one run": [*lines[:-1], lines[-1], lines[-1]],
         "line 1": ["not json"],
+        "no run of thread_id": [lines[0].replace(f'"thread_id":"{thread_of(RUN)}"', '"thread_id":"../up"'), *lines[1:]],
+        "no run of": [line.replace(thread_of(RUN), "../up") for line in lines],
+        "no id": [line.replace('"before","event":{"id":"', '"before","event":{"id":"x') for line in lines],
+        "run.queued": [line for line in lines if "run.queued" not in line],
     }
     for message, given_lines in wrong.items():
         with pytest.raises(BadInput, match=message):

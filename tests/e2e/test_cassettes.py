@@ -68,6 +68,16 @@ async def test_a_live_model_runs_its_commands_in_a_sandbox_of_its_own(
     assert cassette.tools[0].output.startswith("nothing\n")
 
 
+async def test_what_a_cassette_says_reaches_no_terminal_as_a_command(
+    line: Line, client: AsyncClient, tmp_path: Path
+) -> None:
+    file = await exported(line, client, tmp_path, script({"text": "Done."}))
+    file.write_text(file.read_text().replace('"summary":"Done."', '"summary":"\\u001b]0;title\\u0007"'))
+    replayed = run_script("replay", str(file), line=line)
+    assert replayed.returncode == 1, replayed.stdout + replayed.stderr
+    assert "title" in replayed.stdout and not {"\x1b", "\x07"} & set(replayed.stdout)
+
+
 async def test_another_configuration_shows_in_the_comparison_and_the_exit_status(
     line: Line, client: AsyncClient, tmp_path: Path
 ) -> None:

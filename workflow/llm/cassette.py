@@ -4,6 +4,7 @@ A cassette is JSON Lines. The first line is the header, the last one the end; be
 events, and then exchanges in the order they happened. docs/cassettes.md describes every line.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -17,11 +18,12 @@ from workflow.core.events import (
     Event,
     Message,
     PlanUpdated,
+    RunQueued,
     ToolCall,
     ToolResulted,
     Usage,
 )
-from workflow.core.ids import CallId, RunId, ThreadId
+from workflow.core.ids import RUN_ID, CallId, RunId, ThreadId
 from workflow.core.records import RunOptions
 from workflow.llm.base import (
     AssistantMessage,
@@ -32,6 +34,7 @@ from workflow.llm.base import (
 from workflow.llm.messages import uncaptioned
 
 VERSION = 1
+_EVENT_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 class Line(BaseModel):
@@ -158,6 +161,13 @@ class Cassette:
         before = tuple(line.event for line in between if isinstance(line, Before))
         if len(exchanges) + len(before) != len(between):
             raise BadInput("there is more than one header or end: a cassette holds one run")
+        run = RUN_ID.fullmatch(header.run_id)
+        if run is None or run[1] != header.thread_id:
+            raise BadInput("line 1: run_id is no run of thread_id")
+        if not all(_EVENT_ID.fullmatch(event.id) for event in before):
+            raise BadInput("the event of a `before` line has no id")
+        if not any(isinstance(event, RunQueued) and event.run_id == header.run_id for event in before):
+            raise BadInput("no `before` line holds the run's own run.queued")
         return cls(header, before, exchanges, end)
 
 

@@ -94,4 +94,4 @@ def _shown(messages: list[dict[str, Any]], place: int) -> str:
     if place >= len(messages):
         return "nothing"
     message = messages[place]
-    return f"{message['role']}: {message['text'][:120]!r}"
+    return f"{message.get('role')}: {str(message.get('text'))[:120]!r}"
