@@ -85,7 +85,10 @@ async def ask_reload(connections: Connections) -> int:
 
 async def _check_lives(connections: Connections, worker: str) -> None:
     async with translated():
-        if not await connections.commands.exists(keys.worker_record(worker)):
+        pipe = connections.commands.pipeline(transaction=False)
+        pipe.zscore(keys.WORKERS, worker)  # a gateway has a record as well
+        pipe.exists(keys.worker_record(worker))
+        if not all(await pipe.execute()):
             raise NotFound(f"no worker {worker} is alive")
 
 

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict
 from typing import Any
 
 from modem.files import CHUNK
-from modem.tasks.comparison import compared
+from modem.tasks.comparison import compared, told
 from workflow.core.errors import BadInput, ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.archive import zipped
@@ -29,15 +28,15 @@ async def answer_file_request(
             depth = min(int(request["depth"]), MAX_DEPTH)
             listed = sandbox.list_at(snapshot, path, depth=depth) if snapshot else sandbox.list(path, depth=depth)
             stats = await listed
-            return {"items": [asdict(stat) for stat in stats]}, _chunks(b"")
+            return {"items": [told(stat) for stat in stats]}, _chunks(b"")
         case "stat":
-            return {"item": asdict(await _stat(sandbox, path))}, _chunks(b"")
+            return {"item": told(await _stat(sandbox, path))}, _chunks(b"")
         case "read":
             content = await (sandbox.read_at(snapshot, path) if snapshot else sandbox.read(path))
             return {"size": len(content)}, _chunks(content)
         case "write":
             await sandbox.write(path, body)
-            return {"item": asdict(await _stat(sandbox, path))}, _chunks(b"")
+            return {"item": told(await _stat(sandbox, path))}, _chunks(b"")
         case "remove":
             await _stat(sandbox, path)
             await sandbox.remove(path)

@@ -212,6 +212,8 @@ async def test_a_drain_is_a_wish_that_the_worker_hears_until_it_is_taken_back(
 ) -> None:
     assert (await ops.post("/api/operator/workers/w1/drain")).status_code == 404
     await workers.announce(worker.connections, a_worker())
+    for gateway in (await ops.get("/api/operator/overview")).json()["gateways"]:
+        assert (await ops.post(f"/api/operator/workers/{gateway['gateway']}/drain")).status_code == 404
     assert (await ops.post("/api/operator/workers/w1/drain", json={"hand_over": True})).status_code == 202
     wishes = await workers.announce(worker.connections, a_worker())
     assert (wishes.drained_by, wishes.hand_over) == ("olga@ops", True)

@@ -3,6 +3,8 @@ the real file server over the memory sandbox; tests/e2e/test_versions.py has the
 
 import asyncio
 import json
+import os
+import random
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -151,6 +153,52 @@ async def test_a_diff_tells_texts_binaries_and_large_files_in_pages(
         paths += [item["path"] for item in page["items"]]
         cursor = page["next_cursor"]
     assert paths == sorted([*by_path, "later"])
+
+
+async def test_files_whose_names_are_no_text_are_listed_compared_and_paged(
+    http: httpx.AsyncClient, worker: Worker, files: Files
+) -> None:
+    thread = await worker.thread()
+    sandbox = await files.sandboxes.open(thread)
+    await sandbox.write("plain", b"")
+    turn = await worker.running(thread)
+    start = await files.save(turn, "start", 1)
+    for name in (b"caf\xe9", b"caf\xea", b"z"):
+        await sandbox.write(os.fsdecode(name), b"x\n")
+
+    listed = (await http.get(f"/api/agent/{thread}/files")).json()["items"]
+    shown = ["caf\ufffd", "caf\ufffd", "z"]
+    assert sorted(item["path"] for item in listed) == sorted([*shown, "plain"])
+    paths: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = (
+            await http.get(f"/api/agent/{thread}/diff", params={"from": start, "limit": 1, "cursor": cursor})
+        ).json()
+        paths += [item["path"] for item in page["items"]]
+        cursor = page["next_cursor"]
+    assert sorted(paths) == shown
+
+
+async def test_a_page_of_a_diff_ends_in_time_however_slowly_its_files_compare(
+    http: httpx.AsyncClient, worker: Worker, files: Files
+) -> None:
+    thread = await worker.thread()
+    sandbox = await files.sandboxes.open(thread)
+    turn = await worker.running(thread)
+    picks = random.Random(1)
+
+    async def write_all() -> None:
+        for number in range(20):  # two lines over and over: the worst that there is to compare
+            await sandbox.write(f"f{number:02}", "\n".join(picks.choices("ab", k=1999)).encode())
+
+    await write_all()
+    start = await files.save(turn, "start", 1)
+    await write_all()
+    page = (await http.get(f"/api/agent/{thread}/diff", params={"from": start, "limit": 500})).json()
+    assert page["total"] == 20 and 0 < len(page["items"]) < 20
+    after = (await http.get(f"/api/agent/{thread}/diff", params={"from": start, "cursor": page["next_cursor"]})).json()
+    assert after["items"][0]["path"] == f"f{len(page['items']):02}"
 
 
 async def test_a_restore_can_be_undone(http: httpx.AsyncClient, worker: Worker, files: Files) -> None:

@@ -184,6 +184,14 @@ def test_a_lock_that_is_held_by_the_living_is_waited_for(tmp_path: Path) -> None
     os.close(free)
 
 
+def test_a_zip_holds_files_whose_names_are_no_text() -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    pieces = zipped(pack([Member(odd, "file", content=b"x"), Member("link", "symlink", target=odd)]))
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as packed:
+        assert packed.read("caf\ufffd") == b"x"
+        assert packed.read("link") == b"caf\xe9"
+
+
 def test_a_zip_holds_what_the_tar_held_and_comes_in_pieces() -> None:
     tree = [
         Member("src", "dir", 0o755),

@@ -4,6 +4,7 @@ Archives are only parsed, never extracted by `tarfile`: its filters were bypasse
 """
 
 import io
+import os
 import posixpath
 import stat
 import tarfile
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workflow.core.errors import ToolError
-from workflow.sandboxes.paths import relative
+from workflow.sandboxes.paths import readable, relative
 
 MAX_MEMBERS = 200_000
 MAX_BYTES = 2_000_000_000
@@ -87,14 +88,16 @@ def zipped(archive: bytes) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed:
         for member in members(archive):
-            packed.writestr(_zip_entry(member), member.target if member.kind == "symlink" else member.content)
+            content = os.fsencode(member.target) if member.kind == "symlink" else member.content
+            packed.writestr(_zip_entry(member), content)
             yield from sink.taken()
     yield from sink.taken()
 
 
 def _zip_entry(member: Member) -> zipfile.ZipInfo:
     kinds = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
-    entry = zipfile.ZipInfo(f"{member.path}/" if member.kind == "dir" else member.path)
+    name = readable(member.path)
+    entry = zipfile.ZipInfo(f"{name}/" if member.kind == "dir" else name)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = (kinds[member.kind] | (0o777 if member.kind == "symlink" else member.mode)) << 16
     return entry

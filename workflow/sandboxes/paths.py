@@ -1,6 +1,7 @@
 """Where a path given by an agent points to, before any file system is asked."""
 
 import posixpath
+import re
 
 from workflow.core.errors import ToolError
 from workflow.sandboxes.base import WORKDIR
@@ -34,6 +35,15 @@ def outside(path: str) -> ToolError:
 def missing(path: str) -> ToolError:
     """The refusal for a path where nothing is."""
     return ToolError(f"{path} does not exist", kind="file_missing", path=path)
+
+
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
+"""Python's stand-ins for bytes of a name that are no UTF-8."""
+
+
+def readable(path: str) -> str:
+    """`path` as text that can be written as UTF-8: what cannot is shown as U+FFFD."""
+    return _NOT_UTF8.sub("\ufffd", path)
 
 
 def is_below(path: str, folder: str) -> bool:
