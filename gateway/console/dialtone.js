@@ -468,11 +468,12 @@ class Connection {
   async socket(url) {
     if (!globalThis.WebSocket) return null;
     const socket = new WebSocket(url);
-    this._controller.signal.addEventListener("abort", () => socket.close());
-    const timer = setTimeout(() => socket.close(), OPEN_MS);
     /** @type {string[]} */
     const waiting = [];
     let wake = () => {};
+    // A dead network does not answer the close: nobody waits for that.
+    this._controller.signal.addEventListener("abort", () => (socket.close(), wake()));
+    const timer = setTimeout(() => socket.close(), OPEN_MS);
     socket.onmessage = ({ data }) => {
       this._heard();
       waiting.push(...data.split("\n"));

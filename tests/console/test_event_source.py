@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from playwright.async_api import Browser, Page
 from dialtone import Client
 from tests.client.real_stack import real_stack, script
 from tests.console.test_sign_in import new_key
+from tests.console.wire import Wire
 from workflow.core.events import Message
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(90)]
@@ -41,52 +42,6 @@ window.follow = (path) => {
 const path = sessionStorage.getItem("path");
 if (path) window.follow(path);
 """
-
-
-class Wire:
-    """A way to the gateway that can be cut and mended, as a network is."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._is_cut = False
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[int]:
-        """Gives its port."""
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            self.cut()
-            server.close()
-
-    def cut(self) -> None:
-        """Breaks what is open and refuses what comes."""
-        self._is_cut = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def mend(self) -> None:
-        self._is_cut = False
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_cut:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        pair = {writer, far_writer}
-        self._writers |= pair
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-        self._writers -= pair
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +116,7 @@ async def test_a_cut_network_costs_an_event_source_nothing(browser: Browser, gua
                 await until_shown(page, word)
                 wire.cut()
                 await page.wait_for_function("cuts => window.shown.lost >= cuts", arg=cuts)
-                wire.mend()
+                await wire.mend()
             await asyncio.to_thread(lambda: list(client.stream(thread_id, run_id=run.run_id)))
             shown = await until_all_facts(page, client, thread_id)
             ids, texts = log_of(client, thread_id)
