@@ -4,7 +4,7 @@
 
 import { ApiError, Dialtone, isAfter } from "./dialtone.js";
 import { ThreadView } from "./model/thread_view.js";
-import { effect, signal } from "./vendor/preact.js";
+import { batch, effect, signal } from "./vendor/preact.js";
 
 /** @typedef {import("./dialtone.js").StreamNews} StreamNews */
 
@@ -25,6 +25,8 @@ export const search = signal("");
 export const thread = signal(/** @type {{ id: string, record: any, view: ThreadView } | null} */ (null));
 /** Grows with every change of the open thread, at most once a frame. */
 export const tick = signal(0);
+/** Grows with the same frames, but not for mere previews: plan, files and times stay as they are while a text is written. */
+export const factTick = signal(0);
 export const connection = signal(
   /** @type {{ state: StreamNews["state"] | "paused" | "idle", error?: Error, until?: number }} */ ({ state: "idle" }),
 );
@@ -67,6 +69,7 @@ let isHiddenLong = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let hiddenTimer;
 let isTickDue = false;
+let isFactDue = false;
 
 export function start() {
   addEventListener("hashchange", () => (route.value = readRoute()));
@@ -197,7 +200,7 @@ async function follow() {
   try {
     for await (const item of api.stream(open.id, { lastId: view.lastId, socket: true, signal: mine.signal, onState })) {
       view.apply(item);
-      due();
+      due(item.kind !== "delta");
       if (item.kind === "event") onEvent(item.data);
     }
   } catch (error) {
@@ -224,13 +227,20 @@ function onEvent(event) {
   if (text) announcement.value = text;
 }
 
-/** Asks for one rendering in the next frame. A hidden page gets no frames, but its title should still be true. */
-function due() {
+/**
+ * Asks for one rendering in the next frame. A hidden page gets no frames, but its title should still be true.
+ * @param {boolean} isFact
+ */
+function due(isFact) {
+  isFactDue ||= isFact;
   if (isTickDue) return;
   isTickDue = true;
   const run = () => {
-    isTickDue = false;
-    tick.value += 1;
+    batch(() => {
+      if (isFactDue) factTick.value += 1;
+      tick.value += 1;
+    });
+    isTickDue = isFactDue = false;
   };
   if (document.hidden) setTimeout(run, 250);
   else requestAnimationFrame(run);

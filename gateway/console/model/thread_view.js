@@ -8,12 +8,14 @@
  * @typedef {import("./types.js").FileView} FileView
  * @typedef {import("./types.js").LogEvent} LogEvent
  * @typedef {import("./types.js").RunView} RunView
+ * @typedef {import("./types.js").Section} Section
  * @typedef {import("./types.js").TimedTurn} TimedTurn
  */
 
 import { Growing } from "./growing.js";
 
 export const CHUNK_BLOCKS = 8;
+export const SECTION_CHUNKS = 32;
 
 /** @type {Record<string, string>} */
 const RESUMED = {
@@ -33,6 +35,8 @@ export class ThreadView {
   constructor() {
     /** @type {Chunk[]} */
     this.chunks = [];
+    /** @type {Section[]} the chunks again, by their sections */
+    this.sections = [];
     /** @type {Map<string, RunView>} oldest first */
     this.runs = new Map();
     /** @type {Map<string, FileView>} */
@@ -48,7 +52,6 @@ export class ThreadView {
     /** @type {LogEvent[]} moments whose files can be had again, oldest first */
     this.saves = [];
     this.lastId = "";
-    this.rev = 0;
     this.eventCount = 0;
     this._blockCount = 0;
     /** @type {Map<string, Block>} messages and calls by item or call id */
@@ -89,7 +92,6 @@ export class ThreadView {
 
   /** @param {import("../dialtone.js").StreamItem} item */
   apply(item) {
-    this.rev += 1;
     switch (item.kind) {
       case "event":
         return this._event(item.data);
@@ -376,7 +378,7 @@ export class ThreadView {
   /** A gap or a reset: what is left of the events that cannot be read any more. @param {import("../dialtone.js").StreamItem} item */
   _snapshot(item) {
     const isReset = item.kind === "reset";
-    if (isReset) Object.assign(this, new ThreadView(), { rev: this.rev });
+    if (isReset) Object.assign(this, new ThreadView());
     const { state, from, to } = item.data;
     const id = item.id ?? to ?? "";
     this._add("gap", { id, at: 0, run_id: null }, { from, to, isReset });
@@ -428,11 +430,7 @@ export class ThreadView {
    * @returns {Block}
    */
   _add(kind, event, fields) {
-    let chunk = this.chunks.at(-1);
-    if (!chunk || chunk.blocks.length >= CHUNK_BLOCKS) {
-      chunk = { index: this.chunks.length, blocks: [], rev: 0, height: 0 };
-      this.chunks.push(chunk);
-    }
+    const chunk = this._room();
     this._blockCount += 1;
     const block = {
       kind,
@@ -447,14 +445,30 @@ export class ThreadView {
       ...fields,
     };
     chunk.blocks.push(block);
-    chunk.rev += 1;
+    this._touch(block);
     return block;
+  }
+
+  /** The chunk that the next block belongs to. @returns {Chunk} */
+  _room() {
+    const last = this.chunks.at(-1);
+    if (last && last.blocks.length < CHUNK_BLOCKS) return last;
+    let section = this.sections.at(-1);
+    if (!section || section.chunks.length >= SECTION_CHUNKS) {
+      section = { index: this.sections.length, chunks: [], rev: 0, height: 0 };
+      this.sections.push(section);
+    }
+    const chunk = { index: this.chunks.length, section, blocks: [], rev: 0, height: 0 };
+    section.chunks.push(chunk);
+    this.chunks.push(chunk);
+    return chunk;
   }
 
   /** Marks a block as changed. @param {Block} block */
   _touch(block) {
     block.rev += 1;
     block.chunk.rev += 1;
+    block.chunk.section.rev += 1;
   }
 
   /** @param {string} runId @returns {RunView} */

@@ -23,8 +23,10 @@
  *   key: string, id: string, at: number, runId: string, rev: number, isHidden: boolean, chunk: Chunk, isOpen: boolean | null
  * } & Record<string, any>} Block
  *
- * A stretch of the conversation that is rendered together or not at all.
- * @typedef {{ index: number, blocks: Block[], rev: number, height: number }} Chunk
+ * A stretch of the conversation that is drawn together or not at all, and a stretch of such stretches. `rev` grows with
+ * every change inside, `height` is what was last measured.
+ * @typedef {{ index: number, section: Section, blocks: Block[], rev: number, height: number }} Chunk
+ * @typedef {{ index: number, chunks: Chunk[], rev: number, height: number }} Section
  *
  * @typedef {{ path: string, size: number, isDeleted: boolean, changes: LogEvent[] }} FileView
  */

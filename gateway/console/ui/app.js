@@ -4,6 +4,7 @@ import {
   announcement,
   connection,
   dialog,
+  factTick,
   focusComposer,
   go,
   isSidebarOpen,
@@ -11,7 +12,6 @@ import {
   panel,
   route,
   thread,
-  tick,
   toast,
 } from "../store.js";
 import { html, useEffect } from "../vendor/preact.js";
@@ -77,7 +77,7 @@ function Offline() {
 /** The tab's title: what the open thread is about, and whether it works or asks. */
 function useTitle() {
   const open = thread.value;
-  void tick.value;
+  void factTick.value;
   const run = open?.view.activeRun;
   const asks = open && [...open.view.questions.values()].some((block) => !block.answer && !block.isClosed);
   const mark = asks ? "? " : run?.status === "running" ? "● " : "";

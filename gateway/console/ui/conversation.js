@@ -1,6 +1,6 @@
 /**
- * The conversation, windowed: stretches of it that are far from what is seen are empty boxes of the right height, so
- * that a thread of many thousand events scrolls like a short one.
+ * The conversation, windowed: stretches of it that are far from what is seen are empty boxes of the right height, in two
+ * tiers, so that a thread of many thousand events scrolls, and grows, like a short one.
  */
 
 import { sequence } from "../model/thread_view.js";
@@ -8,15 +8,14 @@ import { jumpToEnd, route, thread, threadError, tick } from "../store.js";
 import { Component, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/preact.js";
 import { BlockView } from "./blocks.js";
 import { Icon } from "./icons.js";
+import { Watcher, Windowed } from "./windowed.js";
 
 /** @typedef {import("../model/types.js").Chunk} Chunk */
 
-/** Stretches this near to what is seen are drawn. */
-const MARGIN_PX = 1200;
-/** Height of an entry that was never drawn. */
-const GUESS_PX = 64;
 /** Closer to the end than this, the page follows what comes. */
 const NEAR_PX = 90;
+/** Height of an entry that was never drawn. */
+const GUESS_PX = 64;
 
 export function Conversation() {
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
@@ -24,28 +23,25 @@ export function Conversation() {
   /** The page shows the event that its address names until a person scrolls: what still arrives must not move it. */
   const isHeld = useRef(false);
   const [isAway, setAway] = useState(false);
-  const [near, setNear] = useState(/** @type {ReadonlySet<number>} */ (new Set()));
-  const observer = useObserver(scroller, setNear);
   const open = thread.value;
   const changes = tick.value;
   const target = route.value.eventId;
-  const chunks = open?.view.chunks ?? [];
+  const sections = open?.view.sections ?? [];
   const isThere = Boolean(open && target && sequence(open.view.lastId) >= sequence(target));
-  const pinned = useMemo(
-    () => (isThere ? open?.view.blockOf(target)?.chunk.index : undefined),
-    [isThere, target, open?.id],
-  );
+  const pinned = useMemo(() => (isThere ? open?.view.blockOf(target)?.chunk : undefined), [isThere, target, open?.id]);
+  const follow = () => {
+    const element = scroller.current;
+    if (element && isFollowing.current) element.scrollTop = element.scrollHeight;
+  };
+  const watcher = useMemo(() => new Watcher(scroller, follow), [threadError.value]);
 
   useEffect(() => {
     isHeld.current = Boolean(route.peek().eventId);
     isFollowing.current = !isHeld.current;
-    setNear(new Set());
     setAway(false);
   }, [open?.id]);
-  useLayoutEffect(() => {
-    const element = scroller.current;
-    if (element && isFollowing.current) element.scrollTop = element.scrollHeight;
-  }, [changes, near, open?.id]);
+  useLayoutEffect(follow, [changes, open?.id]);
+  useEffect(() => () => watcher.close(), [watcher]);
   useTarget(target, pinned !== undefined);
 
   const onScroll = () => {
@@ -62,47 +58,20 @@ export function Conversation() {
     release();
     isFollowing.current = true;
     setAway(false);
-    const element = /** @type {HTMLElement} */ (scroller.current);
-    element.scrollTop = element.scrollHeight;
+    follow();
   };
   if (threadError.value) return html`<div class="empty"><p>${threadError.value}</p></div>`;
   return html`<div class="conversation" ref=${scroller} onScroll=${onScroll} onWheel=${release}
     onPointerDown=${release} onKeyDown=${release} tabindex="-1">
     <div class="column">
-      ${chunks.map((chunk) => {
-        const isDrawn = near.has(chunk.index) || chunk.index === pinned || chunk.index >= chunks.length - 2;
-        return html`<${ChunkView} key=${`${open?.id}-${chunk.index}`} chunk=${chunk} rev=${chunk.rev} isDrawn=${isDrawn} observer=${observer} />`;
+      ${sections.map((section) => {
+        const shown = section === pinned?.section ? pinned : undefined;
+        const isKept = Boolean(shown) || section.index >= sections.length - 2;
+        return html`<${SectionView} key=${section.index} box=${section} rev=${section.rev} isKept=${isKept} pinned=${shown} watcher=${watcher} />`;
       })}
     </div>
     ${isAway && html`<button type="button" class="to-end" onClick=${toEnd}><${Icon} name="down" size=${15} />Latest</button>`}
   </div>`;
-}
-
-/**
- * Tells which chunks are near to what is seen.
- * @param {{ current: HTMLElement | null }} scroller
- * @param {(update: (before: ReadonlySet<number>) => ReadonlySet<number>) => void} setNear
- */
-function useObserver(scroller, setNear) {
-  const [observer, setObserver] = useState(/** @type {IntersectionObserver | null} */ (null));
-  useLayoutEffect(() => {
-    const made = new IntersectionObserver(
-      (entries) =>
-        setNear((before) => {
-          const after = new Set(before);
-          for (const entry of entries) {
-            const index = Number(/** @type {HTMLElement} */ (entry.target).dataset.index);
-            if (entry.isIntersecting) after.add(index);
-            else after.delete(index);
-          }
-          return after;
-        }),
-      { root: scroller.current, rootMargin: `${MARGIN_PX}px 0px` },
-    );
-    setObserver(made);
-    return () => made.disconnect();
-  }, []);
-  return observer;
 }
 
 /**
@@ -123,51 +92,51 @@ function useTarget(target, isThere) {
   }, [target, isThere]);
 }
 
-/** One stretch. Drawn again only when something in it changed. */
-class ChunkView extends Component {
-  constructor() {
-    super();
-    /** @type {HTMLElement | null} */
-    this.element = null;
-  }
-
+/** A stretch of stretches. Its last two are always drawn: at the end of the conversation they are what grows. */
+class SectionView extends Windowed {
   /** @param {any} next */
-  shouldComponentUpdate(next) {
-    const { chunk, rev, isDrawn, observer } = this.props;
-    return next.chunk !== chunk || next.rev !== rev || next.isDrawn !== isDrawn || next.observer !== observer;
+  isChanged(next) {
+    return next.pinned !== this.props.pinned;
   }
 
-  componentDidMount() {
-    this._observe();
-    this._measure();
+  guessPx() {
+    /** @type {Chunk[]} */
+    const chunks = this.props.box.chunks;
+    return chunks.reduce((sum, chunk) => sum + (chunk.height || guessPx(chunk)), 0);
   }
 
-  /** @param {any} before */
-  componentDidUpdate(before) {
-    if (before.observer !== this.props.observer) this._observe();
-    this._measure();
+  content() {
+    const { box, pinned, watcher } = this.props;
+    return box.chunks.map((/** @type {Chunk} */ chunk, /** @type {number} */ place) => {
+      const isKept = chunk === pinned || place >= box.chunks.length - 2;
+      return html`<${ChunkView} key=${chunk.index} box=${chunk} rev=${chunk.rev} isKept=${isKept} watcher=${watcher} />`;
+    });
+  }
+}
+
+/** One stretch. */
+class ChunkView extends Windowed {
+  guessPx() {
+    return guessPx(this.props.box);
   }
 
-  componentWillUnmount() {
-    if (this.element) this.props.observer?.unobserve(this.element);
+  content() {
+    const shown = shownOf(this.props.box);
+    return shown.map(
+      (block) =>
+        html`<${MemoBlock} key=${block.key} block=${block} rev=${block.rev} redraw=${() => this.forceUpdate()} />`,
+    );
   }
+}
 
-  _observe() {
-    if (this.element) this.props.observer?.observe(this.element);
-  }
+/** @param {Chunk} chunk */
+function shownOf(chunk) {
+  return chunk.blocks.filter((block) => !block.isHidden);
+}
 
-  _measure() {
-    if (this.props.isDrawn && this.element) this.props.chunk.height = this.element.offsetHeight;
-  }
-
-  /** @param {{ chunk: Chunk, isDrawn: boolean }} props */
-  render({ chunk, isDrawn }) {
-    const shown = chunk.blocks.filter((block) => !block.isHidden);
-    const style = isDrawn ? { minHeight: "" } : { minHeight: `${chunk.height || shown.length * GUESS_PX}px` };
-    return html`<div class="chunk" style=${style} data-index=${chunk.index} ref=${(/** @type {any} */ element) => (this.element = element)}>
-      ${isDrawn && shown.map((block) => html`<${MemoBlock} key=${block.key} block=${block} rev=${block.rev} redraw=${() => this.forceUpdate()} />`)}
-    </div>`;
-  }
+/** Height of a stretch that was never drawn. @param {Chunk} chunk */
+function guessPx(chunk) {
+  return shownOf(chunk).length * GUESS_PX;
 }
 
 /** An entry, drawn again only when it changed. */

@@ -1,6 +1,6 @@
 /** Beside the conversation: the plan, the workspace, and the run with its times and costs. */
 
-import { panel, thread, tick } from "../store.js";
+import { factTick, panel, thread } from "../store.js";
 import { html } from "../vendor/preact.js";
 import { Files } from "./files.js";
 import { IconButton } from "./parts.js";
@@ -14,7 +14,6 @@ const TABS = /** @type {const} */ ([
 ]);
 
 export function Inspector() {
-  void tick.value;
   const open = thread.value;
   const chosen = TABS.find((tab) => tab.name === panel.value);
   if (!open || !chosen) return null;
@@ -25,7 +24,7 @@ export function Inspector() {
     panel.value = next.name;
     document.getElementById(`tab-${next.name}`)?.focus();
   };
-  // `rev`: a component with state of its own is drawn again only when a property differs, and `open` stays the same.
+  // A component with state of its own is drawn again only when a property differs, and `open` stays the same.
   return html`<aside class="inspector" aria-label="Plan, files and run">
     <div class="tabs">
       <div role="tablist" aria-label="What to show" onKeyDown=${onKey}>${TABS.map(
@@ -35,7 +34,7 @@ export function Inspector() {
       <${IconButton} icon="cross" label="Close" onClick=${() => (panel.value = "")} />
     </div>
     <div class="panel" id="panel" role="tabpanel" aria-labelledby=${`tab-${chosen.name}`} tabindex="0">
-      <${chosen.view} open=${open} rev=${open.view.rev} />
+      <${chosen.view} open=${open} rev=${factTick.value} />
     </div>
   </aside>`;
 }
