@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
 from dialtone import Client
 from scripts.bench.stream_subjects import ROOT, Store, store
@@ -162,15 +162,34 @@ def scroll(browser: Browser, url: str, thread_id: str) -> None:
 
 
 def streamed(browser: Browser, url: str, client: Client, thread_id: str, name: str) -> None:
-    """Frames while a message is written."""
+    """Frames, and the page's own CPU, while a message is written at the end of a thread that is drawn already."""
+    reply = script({"text": REPLY, "delay_ms": 5})
     with opened(browser, url, thread_id) as page:
-        ends = page.locator(".end").count()
+        page.wait_for_selector(".end", state="attached")
+        play(page, client, thread_id, reply)  # warm: what is loaded and compiled once is not counted
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        before = cpu_ms(session)
         page.evaluate(FRAMES)
-        client.execute(thread_id, script({"text": REPLY, "delay_ms": 5}))
-        page.wait_for_function("count => document.querySelectorAll('.end').length > count", arg=ends, timeout=120_000)
+        play(page, client, thread_id, reply)
         frames = sorted(page.evaluate("frames_ms"))
+        busy_ms, drawings = (now - then for now, then in zip(cpu_ms(session), before, strict=True))
     p99 = frames[int(len(frames) * 0.99)]
-    row(f"streaming {len(REPLY):,} characters, {name}", f"p99 {p99:.0f} ms, worst {frames[-1]:.0f} ms a frame")
+    figure = f"{busy_ms / drawings:.1f} ms of CPU a drawing, p99 {p99:.0f} ms, worst {frames[-1]:.0f} ms a frame"
+    row(f"streaming {len(REPLY):,} characters, {name}", figure)
+
+
+def play(page: Page, client: Client, thread_id: str, task: str) -> None:
+    """Returns once the page shows the end of a run of `task`."""
+    ends = page.locator(".end").count()
+    client.execute(thread_id, task)
+    page.wait_for_function("count => document.querySelectorAll('.end').length > count", arg=ends, timeout=120_000)
+
+
+def cpu_ms(session: CDPSession) -> tuple[float, float]:
+    """CPU time of the page's main thread so far, and how often it was laid out."""
+    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    return found["TaskDuration"] * 1000, found["LayoutCount"]
 
 
 def heap_mb(page: Page) -> float:
@@ -200,8 +219,10 @@ def main(arguments: list[str] | None = None) -> None:
         scroll(browser, url, thread_id)
         short = client.initiate(title="A short one")
         client.execute(short, script({"text": "Ready."}))
-        streamed(browser, url, client, short, "short thread")
-        streamed(browser, url, client, thread_id, "long thread")
+        longer = client.initiate(title="A still longer one")
+        fill(held, longer, 4 * given.events)
+        for name, one in (("short thread", short), ("long thread", thread_id), ("4 times as long", longer)):
+            streamed(browser, url, client, one, name)
         browser.close()
 
 

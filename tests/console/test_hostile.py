@@ -142,7 +142,7 @@ async def test_ten_thousand_events_stay_smooth(page: Page, client: Client) -> No
         };
     }""")
     # Generous: the machine that runs the tests may be busy and has no graphics card. Figures: docs/console.md.
-    assert measured["median"] < 100 and measured["elements"] < 6000 and measured["heap"] < 250, measured
+    assert measured["median"] < 100 and measured["elements"] < 4000 and measured["heap"] < 250, measured
     early = log.events[200]["id"]
     await page.goto("about:blank")
     await open_thread(page, thread_id, early)

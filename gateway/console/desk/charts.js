@@ -3,6 +3,7 @@
 import { bytes, count, duration, money } from "../model/format.js";
 import { Spinner } from "../ui/parts.js";
 import { html, useState } from "../vendor/preact.js";
+import { valueTo } from "./parts.js";
 import { history, hours } from "./store.js";
 
 const WIDTH = 600;
@@ -66,7 +67,7 @@ function named([name, key]) {
 export function Charts() {
   const found = history.value;
   return html`
-    <div class="desk-bar"><label>The last <select value=${hours.value} onChange=${(/** @type {any} */ event) => (hours.value = Number(event.target.value))}>
+    <div class="desk-bar"><label>The last <select value=${hours.value} onChange=${valueTo((value) => (hours.value = Number(value)))}>
       ${[1, 3, 6, 12].map((one) => html`<option key=${one} value=${one}>${one} h</option>`)}
     </select></label>
     ${found && html`<span class="quiet">one point is ${duration(found.step_ms)}</span>`}</div>

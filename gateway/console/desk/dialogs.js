@@ -4,6 +4,7 @@ import { plural } from "../model/format.js";
 import { Modal } from "../ui/dialogs.js";
 import { Spinner } from "../ui/parts.js";
 import { html, useState } from "../vendor/preact.js";
+import { checkedTo, valueTo } from "./parts.js";
 import { Configuration } from "./processes.js";
 import { act, asked, picked } from "./store.js";
 
@@ -46,7 +47,7 @@ function Drain({ worker, close }) {
   return html`<${Question} title="Drain this worker?" action="Drain" close=${close}
     onSubmit=${() => act(path, { hand_over: handOver }, "The worker takes no more runs.")}>
     <p><code>${worker}</code> takes no more runs until you undrain it. Those it has end there.</p>
-    <label><input type="checkbox" checked=${handOver} onChange=${(/** @type {any} */ event) => setHandOver(event.target.checked)} />
+    <label><input type="checkbox" checked=${handOver} onChange=${checkedTo(setHandOver)} />
       hand its runs over: they stop now and go on elsewhere</label>
   <//>`;
 }
@@ -64,7 +65,7 @@ function Cancel({ runIds, close }) {
     return isDone;
   };
   return html`<${Question} title=${`Cancel ${plural(runIds.length, "run")}?`} action="Cancel them" close=${close} onSubmit=${cancel}>
-    <label>Reason, for their callers <input value=${why} maxlength="500" onInput=${(/** @type {any} */ event) => setWhy(event.target.value)} /></label>
+    <label>Reason, for their callers <input value=${why} maxlength="500" onInput=${valueTo(setWhy)} /></label>
   <//>`;
 }
 
@@ -81,8 +82,8 @@ function Block({ tenant, close }) {
       "The tenant starts no more runs.",
     );
   return html`<${Question} title="Block a tenant?" action="Block" isReady=${isReady} close=${close} onSubmit=${block}>
-    <label>Tenant <input value=${name} maxlength="200" onInput=${(/** @type {any} */ event) => setName(event.target.value)} /></label>
-    <label>Reason, which its callers read <input value=${why} maxlength="500" onInput=${(/** @type {any} */ event) => setWhy(event.target.value)} /></label>
-    <label><input type="checkbox" checked=${cancelRuns} onChange=${(/** @type {any} */ event) => setCancelRuns(event.target.checked)} /> cancel the runs it has</label>
+    <label>Tenant <input value=${name} maxlength="200" onInput=${valueTo(setName)} /></label>
+    <label>Reason, which its callers read <input value=${why} maxlength="500" onInput=${valueTo(setWhy)} /></label>
+    <label><input type="checkbox" checked=${cancelRuns} onChange=${checkedTo(setCancelRuns)} /> cancel the runs it has</label>
   <//>`;
 }

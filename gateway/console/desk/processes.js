@@ -3,7 +3,22 @@
 import { bytes, duration } from "../model/format.js";
 import { Chip } from "../ui/parts.js";
 import { html } from "../vendor/preact.js";
+import { Table, unseen } from "./parts.js";
 import { act, asked, overview } from "./store.js";
+
+const WORKER_HEADS = [
+  "Worker",
+  "Runs",
+  "Loop lag",
+  "Memory",
+  "Sandboxes",
+  "Free disk",
+  "Model",
+  "Configuration",
+  "Up",
+  unseen("Actions"),
+];
+const GATEWAY_HEADS = ["Gateway", "Streams", "Loop lag", "Memory", "Configuration", "Up"];
 
 export function Processes() {
   const { workers, gateways, redis, hints, runs, at } = overview.value;
@@ -12,22 +27,18 @@ export function Processes() {
       ${!workers.length && html`<p class="panel-empty">No worker is alive. Runs are accepted and wait.</p>`}
       ${
         workers.length > 0 &&
-        html`<div class="table-frame" tabindex="0" role="region" aria-label="Workers"><table>
-        <thead><tr><th>Worker</th><th>Runs</th><th>Loop lag</th><th>Memory</th><th>Sandboxes</th><th>Free disk</th><th>Model</th><th>Configuration</th><th>Up</th><th><span class="sr">Actions</span></th></tr></thead>
-        <tbody>${workers.map((/** @type {any} */ one) => html`<${Worker} key=${one.worker} one=${one} at=${at} />`)}</tbody>
-      </table></div>`
+        html`<${Table} label="Workers" heads=${WORKER_HEADS}>
+          ${workers.map((/** @type {any} */ one) => html`<${Worker} key=${one.worker} one=${one} at=${at} />`)}
+        <//>`
       }
     </section>
-    <section><h2>Gateways</h2><div class="table-frame" tabindex="0" role="region" aria-label="Gateways"><table>
-      <thead><tr><th>Gateway</th><th>Streams</th><th>Loop lag</th><th>Memory</th><th>Configuration</th><th>Up</th></tr></thead>
-      <tbody>${gateways.map(
-        (/** @type {any} */ one) => html`<tr key=${one.gateway}>
+    <section><h2>Gateways</h2><${Table} label="Gateways" heads=${GATEWAY_HEADS}>${gateways.map(
+      (/** @type {any} */ one) => html`<tr key=${one.gateway}>
         <td><code>${one.gateway}</code></td><td class="number">${one.streams}</td><td class="number">${one.loop_lag_ms} ms</td>
         <td class="number">${bytes(one.memory_bytes)}</td><td><${Configuration} config=${one.config} /></td>
         <td class="number">${duration(at - one.started_at)}</td>
       </tr>`,
-      )}</tbody>
-    </table></div></section>
+    )}<//></section>
     <section><h2>Redis and queues</h2><dl class="figures">
       ${[
         ["Version", redis.version],
@@ -48,11 +59,12 @@ export function Processes() {
 
 /** @param {{ one: any, at: number }} props */
 function Worker({ one, at }) {
+  const state = one.drained_by ? `drained by ${one.drained_by}` : "stopping";
   const share = one.disk_bytes ? one.disk_free_bytes / one.disk_bytes : 1;
   const wake = () =>
     act(`workers/${encodeURIComponent(one.worker)}/undrain`, undefined, "The worker takes runs again.");
   return html`<tr>
-    <td><code>${one.worker}</code> ${one.draining && html`<${Chip} tone="bad">${one.drained_by ? `drained by ${one.drained_by}` : "stopping"}<//>`}</td>
+    <td><code>${one.worker}</code> ${one.draining && html`<${Chip} tone="bad">${state}<//>`}</td>
     <td class="number">${one.running} of ${one.concurrency}</td>
     <td class="number">${one.loop_lag_ms} ms</td>
     <td class="number">${bytes(one.memory_bytes)}</td>
@@ -71,7 +83,8 @@ function Worker({ one, at }) {
 
 /** @param {{ config: any }} props */
 export function Configuration({ config }) {
+  const keys = config.need_restart;
   return html`<code>${config.hash}</code>
-    ${config.need_restart.length > 0 && html` <${Chip} tone="bad" title=${config.need_restart.join("\n")}>needs a restart: ${config.need_restart.join(", ")}<//>`}
+    ${keys.length > 0 && html` <${Chip} tone="bad" title=${keys.join("\n")}>needs a restart: ${keys.join(", ")}<//>`}
     ${config.problem && html` <${Chip} tone="bad" title=${config.problem}>config.toml does not hold<//>`}`;
 }

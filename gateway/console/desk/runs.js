@@ -3,7 +3,10 @@
 import { duration, money } from "../model/format.js";
 import { Chip } from "../ui/parts.js";
 import { html } from "../vendor/preact.js";
+import { checkedTo, Table, unseen, valueTo } from "./parts.js";
 import { act, asked, filter, overview, pick, picked, runs } from "./store.js";
+
+const RUN_HEADS = [unseen("Chosen"), "Run", "Tenant", "State", "Age", "Turn", "Cost", "Task", unseen("Actions")];
 
 /** What each mark means, for those who point at it. @type {Record<string, string>} */
 const TROUBLES = {
@@ -23,10 +26,7 @@ export function Runs() {
     ${page && !items.length && html`<p class="panel-empty">No such run is open.</p>`}
     ${
       items.length > 0 &&
-      html`<div class="table-frame" tabindex="0" role="region" aria-label="Open runs"><table>
-      <thead><tr><th><span class="sr">Chosen</span></th><th>Run</th><th>Tenant</th><th>State</th><th>Age</th><th>Turn</th><th>Cost</th><th>Task</th><th><span class="sr">Actions</span></th></tr></thead>
-      <tbody>${items.map((one) => html`<${Row} key=${one.run.run_id} one=${one} />`)}</tbody>
-    </table></div>`
+      html`<${Table} label="Open runs" heads=${RUN_HEADS}>${items.map((one) => html`<${Row} key=${one.run.run_id} one=${one} />`)}<//>`
     }
     ${page?.next_cursor && html`<p class="quiet">There are more; narrow down what is shown.</p>`}`;
 }
@@ -36,14 +36,18 @@ function Filter() {
   const change = (/** @type {object} */ more) => (filter.value = { ...now, ...more });
   const tenants = overview.value?.tenants ?? [];
   return html`<div class="desk-bar">
-    <label>Tenant <select value=${now.tenant} onChange=${(/** @type {any} */ event) => change({ tenant: event.target.value })}>
+    <label>Tenant <select value=${now.tenant} onChange=${valueTo((tenant) => change({ tenant }))}>
       <option value="">all</option>
-      ${tenants.map((/** @type {any} */ one) => html`<option key=${one.tenant} value=${one.tenant}>${one.tenant} (${one.queued + one.running + one.waiting})</option>`)}
+      ${tenants.map((/** @type {any} */ one) => {
+        const open = one.queued + one.running + one.waiting;
+        return html`<option key=${one.tenant} value=${one.tenant}>${one.tenant} (${open})</option>`;
+      })}
     </select></label>
-    <label>State <select value=${now.status} onChange=${(/** @type {any} */ event) => change({ status: event.target.value })}>
+    <label>State <select value=${now.status} onChange=${valueTo((status) => change({ status }))}>
       ${["", "running", "queued", "waiting"].map((name) => html`<option key=${name} value=${name}>${name || "all"}</option>`)}
     </select></label>
-    <label><input type="checkbox" checked=${now.in_trouble} onChange=${(/** @type {any} */ event) => change({ in_trouble: event.target.checked })} /> only those in trouble</label>
+    <label><input type="checkbox" checked=${now.in_trouble}
+      onChange=${checkedTo((isOn) => change({ in_trouble: isOn }))} /> only those in trouble</label>
     <button type="button" class="danger" disabled=${!picked.value.size}
       onClick=${() => (asked.value = { kind: "cancel", runIds: [...picked.value] })}>Cancel ${picked.value.size || ""} chosen</button>
   </div>`;
@@ -53,17 +57,21 @@ function Filter() {
 function Row({ one }) {
   const { run } = one;
   const now = overview.value?.at ?? Date.now();
+  const requeue = () => act(`runs/${run.run_id}/requeue`, undefined, "The run goes on elsewhere.");
   const isIdle = run.status === "waiting" || run.waiting_for === "thread";
   return html`<tr>
     <td><input type="checkbox" aria-label=${`Choose ${run.run_id}`} checked=${picked.value.has(run.run_id)} onChange=${() => pick(run.run_id)} /></td>
     <td><code title=${run.run_id}>${run.run_id}</code></td>
     <td>${run.tenant}</td>
     <td>${run.status}${run.cancel_requested && " (cancelling)"} <span class="quiet">${one.why || run.owner}</span>
-      ${one.trouble.map((/** @type {string} */ name) => html` <${Chip} key=${name} tone="bad" title=${TROUBLES[name]}>${name.replaceAll("_", " ")}<//>`)}</td>
+      ${one.trouble.map((/** @type {string} */ name) => {
+        const words = name.replaceAll("_", " ");
+        return html` <${Chip} key=${name} tone="bad" title=${TROUBLES[name]}>${words}<//>`;
+      })}</td>
     <td class="number">${duration(now - run.created_at)}</td>
     <td class="number">${run.turn}${run.attempt > 1 && ` (attempt ${run.attempt})`}</td>
     <td class="number">${money(run.usage.cost_usd)}</td>
     <td class="task" title=${run.task.slice(0, 1000)}>${run.task.slice(0, 200)}</td>
-    <td><button type="button" disabled=${isIdle} onClick=${() => act(`runs/${run.run_id}/requeue`, undefined, "The run goes on elsewhere.")}>Requeue</button></td>
+    <td><button type="button" disabled=${isIdle} onClick=${requeue}>Requeue</button></td>
   </tr>`;
 }

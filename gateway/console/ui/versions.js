@@ -16,9 +16,14 @@ export function Versions({ open, rev }) {
   if (!saves.length && !since) return null;
   const isSave = saves.some((save) => save.id === since);
   const choose = (/** @type {any} */ event) => (comparing.value = event.target.value);
+  const stop = () => (comparing.value = "");
   return html`<section class="versions">
     <h2>Changes
-      ${since && html`<span class="panel-tools"><${IconButton} icon="cross" label="Stop comparing" size=${15} onClick=${() => (comparing.value = "")} /></span>`}
+      ${
+        since &&
+        html`<span class="panel-tools">
+          <${IconButton} icon="cross" label="Stop comparing" size=${15} onClick=${stop} /></span>`
+      }
     </h2>
     <label><span class="sr">Compare the files with</span>
       <select value=${since} onChange=${choose}>
