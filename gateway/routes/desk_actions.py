@@ -66,7 +66,12 @@ class ReloadPage(BaseModel):
     items: list[Reloaded]
 
 
-@router.post("/workers/{worker}/drain", status_code=202, responses=documented(400, 401, 403, 404, 422, 429, 503))
+@router.post(
+    "/workers/{worker}/drain",
+    status_code=202,
+    response_class=Response,
+    responses=documented(400, 401, 403, 404, 422, 429, 503),
+)
 async def drain_worker(
     worker: WorkerPath, caller: Operator, held: ServicesDep, body: DrainBody | None = None
 ) -> Response:
@@ -77,7 +82,12 @@ async def drain_worker(
     return Response(status_code=202)
 
 
-@router.post("/workers/{worker}/undrain", status_code=202, responses=documented(401, 403, 404, 422, 429, 503))
+@router.post(
+    "/workers/{worker}/undrain",
+    status_code=202,
+    response_class=Response,
+    responses=documented(401, 403, 404, 422, 429, 503),
+)
 async def undrain_worker(worker: WorkerPath, caller: Operator, held: ServicesDep) -> Response:
     """The worker takes runs again, within two seconds."""
     await held.desk.undrain(worker)
@@ -146,7 +156,12 @@ async def reload_config(caller: Operator, held: ServicesDep) -> ReloadPage:
     return ReloadPage(items=found)
 
 
-@router.post("/webhooks/{notice_id}/replay", status_code=202, responses=documented(401, 403, 404, 409, 429, 503))
+@router.post(
+    "/webhooks/{notice_id}/replay",
+    status_code=202,
+    response_class=Response,
+    responses=documented(401, 403, 404, 409, 429, 503),
+)
 async def replay_any(notice_id: NoticePath, caller: Operator, held: ServicesDep) -> Response:
     """Delivers a dead notice of any tenant again. 409 while it is not dead."""
     tenant = await held.desk.replay(notice_id)

@@ -55,7 +55,12 @@ async def cancel_run(
     return await held.threads.cancel(caller, run_of(thread_id, run_id), reason=reason)
 
 
-@router.post("/{run_id}/steer", status_code=202, responses=documented(400, 401, 403, 404, 409, 413, 422, 429, 503))
+@router.post(
+    "/{run_id}/steer",
+    status_code=202,
+    response_class=Response,
+    responses=documented(400, 401, 403, 404, 409, 413, 422, 429, 503),
+)
 async def steer_run(
     thread_id: ThreadPath, run_id: RunPath, caller: Writer, held: ServicesDep, body: SteerBody
 ) -> Response:

@@ -35,7 +35,9 @@ async def list_dead(caller: Reader, held: ServicesDep, limit: Limit = 50, cursor
     return DeadPage(items=items, next_cursor=next_cursor or None)
 
 
-@router.post("/{notice_id}/replay", status_code=202, responses=documented(401, 403, 404, 409, 429, 503))
+@router.post(
+    "/{notice_id}/replay", status_code=202, response_class=Response, responses=documented(401, 403, 404, 409, 429, 503)
+)
 async def replay(notice_id: NoticePath, caller: Writer, held: ServicesDep) -> Response:
     """Delivers a dead notice again, with all its attempts and the same `webhook-id`. 409 while it is not dead."""
     await held.webhooks.replay(caller.tenant, notice_id)
