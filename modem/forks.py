@@ -38,6 +38,8 @@ class _Copy:
     epoch: int
     now_ms: int
     staged: list[str] = field(default_factory=list)
+    copied: int = 0
+    """The number of the last event that the copy holds, folded into its base or itself."""
     runs: dict[str, bool] = field(default_factory=dict)
     """Runs of the source, in order, and whether their end has come."""
 
@@ -134,6 +136,7 @@ class Forks:
             stored = await self._redis.hgetall(keys.base(copy.source))
         if not stored:
             return
+        copy.copied = parse_cursor(stored[b"id"].decode()).seq
         state = json.loads(stored[b"state"])
         copy.runs |= {run_id: run["status"] in TERMINAL_STATUSES for run_id, run in state["runs"].items()}
         state = copy.renamed(state) | {"previews": {}, "questions": {}}
@@ -154,8 +157,9 @@ class Forks:
             pipe = self._redis.pipeline(transaction=False)
             for event_id, envelope in page:
                 place = parse_cursor(event_id)
-                if place > at:
+                if place > at or place.seq != copy.copied + 1:
                     break
+                copy.copied = place.seq
                 event = json.loads(envelope)
                 copy.follow(event)
                 pipe.xadd(name, {"e": self._envelope(copy, event, place.seq)}, id=f"{copy.epoch}-{place.seq}")
@@ -165,6 +169,8 @@ class Forks:
                 await pipe.execute()
             await asyncio.sleep(0)
         copy.staged.append(name)
+        if copy.copied != at.seq:  # It, or a part before it, was trimmed meanwhile.
+            raise NotFound(f"no event {at}: it is no longer kept", event=str(at))
         return at.seq
 
     @staticmethod

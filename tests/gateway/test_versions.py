@@ -351,6 +351,21 @@ async def test_a_fork_keeps_its_threads_choice_of_models(http: httpx.AsyncClient
     assert {name: fork[name] for name in choice} == choice
 
 
+@pytest.mark.parametrize("keep", [2, 6])
+async def test_a_fork_of_an_event_that_is_trimmed_meanwhile_is_refused_and_holds_nothing_later(
+    http: httpx.AsyncClient, worker: Worker, files: Files, keep: int
+) -> None:
+    thread, ids = await two_runs(worker, files)
+    files.let_go.clear()
+    asking = asyncio.create_task(http.post(f"/api/agent/{thread}/fork", json={"event": ids[7]}))
+    await begun(files, "fork")
+    await trim(worker.connections, thread, keep=keep)
+    files.let_go.set()
+    answer = await asking
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert [item["thread_id"] for item in (await http.get("/api/agent")).json()["items"]] == [thread]
+
+
 async def test_a_fork_of_a_trimmed_thread_knows_what_was_trimmed(
     http: httpx.AsyncClient, worker: Worker, files: Files
 ) -> None:
