@@ -120,6 +120,17 @@ async def test_nothing_serious_is_found_by_axe(browser: Browser, stack: str, cli
     client.cancel(run_id)
 
 
+async def test_a_small_screen_is_not_widened_by_its_tables(page: Page) -> None:
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await page.goto("/desk#/processes")
+    workers = page.get_by_role("region", name="Workers")
+    await expect(workers.locator("tbody tr")).to_have_count(1)
+    assert await page.evaluate("document.documentElement.scrollWidth") == 360
+    assert await workers.evaluate("frame => frame.scrollWidth > frame.clientWidth")
+    await expect(page.get_by_role("link", name="Dialtone")).to_be_visible()
+    await expect(page.get_by_role("button", name="Reload the configuration")).to_be_in_viewport(ratio=1)
+
+
 async def test_who_is_no_operator_is_told_so(browser: Browser, tmp_path: Path) -> None:
     with real_stack(tmp_path, DIALTONE_AUTH__MODE="on") as url:
         key = new_key(tmp_path)

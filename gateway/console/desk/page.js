@@ -33,7 +33,7 @@ export function Desk() {
   const { view, label } = VIEWS[tab.value];
   return html`<div class="desk">
     <header class="desk-head">
-      <a class="brand-link" href="/"><${Logo} /><span>Dialtone</span></a>
+      <a class="brand-link" href="/" aria-label="Dialtone"><${Logo} /><span>Dialtone</span></a>
       <h1>Operator’s desk</h1>
       <span class="header-tools">
         <${IconButton} icon="settings" label="Reload the configuration" onClick=${reload} />
