@@ -12,7 +12,8 @@ from tests.console.watching import watched
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(90)]
 
-FOR_EVER = script({"tool_calls": [call("bash", command="sleep 600")]})
+FOR_EVER = script(*({"tool_calls": [call("bash", command=f"sleep {600 + turn}")]} for turn in range(9)))
+"""More than one turn: a command that was cut short when its worker gave the run up is not run again."""
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m" + "x" * 5000
 
 
