@@ -99,6 +99,7 @@ async def _serving(services: Services) -> AsyncIterator[None]:
     """What runs beside the requests, for as long as the application serves."""
     services.hub.start()
     beside = [
+        asyncio.create_task(services.connections.watch(), name="pulse"),
         asyncio.create_task(services.reaper.serve(), name="reaper"),
         asyncio.create_task(services.expiry.serve(), name="expiry"),
         asyncio.create_task(services.figures.serve(), name="figures"),

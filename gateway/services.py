@@ -38,7 +38,7 @@ from workflow.core.records import Caller
 from workflow.core.tracing import Tracing, open_tracing
 
 COMMAND_CONNECTIONS = 8
-"""One event loop keeps no more busy; and however many browsers there are, Redis sees ten connections of a gateway."""
+"""One event loop keeps no more busy; and for any number of browsers, Redis sees eleven connections of a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Services:
         """Connects lazily: nothing is sent before the first request. Raises: ConfigError."""
         most = min(settings.redis.max_connections, COMMAND_CONNECTIONS)
         connections = Connections.open(settings.redis.model_copy(update={"max_connections": most}))
-        hints = Hints(make_app(settings))
+        hints = Hints(make_app(settings), connections.pulse)
         scheduler = Scheduler(connections, limits=settings.limits, runs=settings.runs)
         meter = Meter()
         runs = Runs(connections, scheduler, hints.send, meter=meter)

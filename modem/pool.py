@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from modem.pulse import Pulse
 from modem.scripts import Scripts
 from workflow.core.config import RedisSettings
 from workflow.core.errors import ConfigError, Unavailable
@@ -29,6 +30,7 @@ class Connections:
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
         self._url = broker_url(settings)
+        self.pulse = Pulse(stall_s=settings.stall_s)
         # Any: the stubs of redis-py cannot say that nothing is decoded here.
         self.commands: Any = self._client(max_connections=settings.max_connections, timeout_s=settings.timeout_s)
         self.scripts = Scripts(self.commands)
@@ -43,9 +45,17 @@ class Connections:
         async with translated():
             return to_ms(await self.commands.time())
 
+    async def watch(self) -> None:
+        """Until cancelled: while the server stands still, cuts short what waits for it and refuses what comes."""
+        client = self._client(max_connections=1, timeout_s=self._settings.timeout_s, is_guarded=False)
+        try:
+            await self.pulse.serve(client)
+        finally:
+            await client.aclose(close_connection_pool=True)
+
     def pubsub_client(self) -> aioredis.Redis:
-        """A client of its own for pub/sub: reads wait for ever, writes do not."""
-        return self._client(max_connections=2, timeout_s=None)
+        """A client of its own for pub/sub: reads wait for ever, also while the server stands still; writes do not."""
+        return self._client(max_connections=2, timeout_s=None, is_guarded=False)
 
     def blocking_client(self, *, block_s: float) -> aioredis.Redis:
         """A client whose reads may block for `block_s` before they count as failed."""
@@ -60,7 +70,7 @@ class Connections:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def _client(self, *, max_connections: int, timeout_s: float | None) -> aioredis.Redis:
+    def _client(self, *, max_connections: int, timeout_s: float | None, is_guarded: bool = True) -> aioredis.Redis:
         pool = aioredis.BlockingConnectionPool.from_url(
             self._url,
             max_connections=max_connections,
@@ -70,7 +80,8 @@ class Connections:
             retry=AsyncRetry(NoBackoff(), 0),
             health_check_interval=0,
         )
-        pool.connection_class = type("Connection", (_HeedsCancel, pool.connection_class), {})
+        mixins = (_Guarded, _HeedsCancel) if is_guarded else (_HeedsCancel,)
+        pool.connection_class = type("Connection", (*mixins, pool.connection_class), {"pulse": self.pulse})
         return aioredis.Redis(connection_pool=pool)
 
     async def check(self) -> str:
@@ -105,6 +116,29 @@ class _HeedsCancel:
         if task is not None and task.cancelling() > before:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # its answer is read by nobody
             raise asyncio.CancelledError
+
+
+class _Guarded:
+    """Mixed into connections of which none may wait for a server that stands still."""
+
+    pulse: Pulse
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pulse.connections.add(self)
+
+    async def connect(self) -> None:
+        """Called by the pool before every command, also on a connection that is open already."""
+        self.pulse.check()
+        if not self.is_connected:  # type: ignore[attr-defined]  # of the class it is mixed into
+            async with self.pulse.guard():
+                await super().connect()  # type: ignore[misc]  # likewise
+
+    def cut(self) -> None:
+        """Closes the connection without a word: `disconnect` would first send what the server does not take."""
+        writer: asyncio.StreamWriter | None = self._writer  # type: ignore[attr-defined]  # likewise
+        if writer is not None:
+            writer.transport.abort()
 
 
 def broker_url(settings: RedisSettings) -> str:

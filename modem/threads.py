@@ -76,6 +76,11 @@ class Threads:
             raise NotFound(f"no thread {thread_id}")
         return _thread_record(thread_id, fields, queued)
 
+    async def exists(self, thread_id: ThreadId) -> bool:
+        """Whether the thread is anybody's."""
+        async with translated():
+            return bool(await self._redis.exists(keys.metadata(thread_id)))
+
     async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Those of the threads whose run has not ended."""
         names = list(thread_ids)
@@ -156,7 +161,6 @@ class Threads:
         if record.active_run is not None:
             raise Conflict(f"run {record.active_run} has not ended; cancel it first", run_id=record.active_run)
         await self._runs.webhooks.relay(thread_id)
-        await give_up(self._connections, thread_id)  # Already: if Redis goes away in between, the files still go.
         async with translated():
             pattern = keys.thread(thread_id).replace("[", "\\[") + "*"
             doomed = [key async for key in self._redis.scan_iter(match=pattern, count=1000)]
@@ -189,15 +193,12 @@ class Threads:
         run_id = new_run_id(thread_id)
         thread = await self.get(caller, thread_id)
         body = hashlib.sha256(f"{task}\0{options.model_dump_json()}\0{policy}".encode()).hexdigest()
+        chosen = options.within(thread)
         await self._sched.admit(run_id, caller.tenant)
-        kept = False
-        try:
-            chosen = options.within(thread)
-            answer = await self._record(caller, run_id, task, chosen, policy, idempotency_key, body, trace)
-            kept = answer[0] in {"ready", "queued"}
-        finally:
-            if not kept:
-                await self._sched.forget(run_id, caller.tenant)
+        # Without an answer nobody knows whether it is recorded; the reaper looks, and counts it out if it is not.
+        answer = await self._record(caller, run_id, task, chosen, policy, idempotency_key, body, trace)
+        if answer[0] not in {"ready", "queued"}:
+            await self._sched.forget(run_id, caller.tenant)
         await self._after_open(caller, run_id, answer, policy)
         return await self.run(caller, RunId(answer[1]))
 

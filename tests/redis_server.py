@@ -1,8 +1,11 @@
 """A real Redis-compatible server for a test process, on a unix socket, with its data in a temporary folder."""
 
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -59,6 +62,16 @@ class RedisServer:
         with self.client() as client:
             client.set("synced", "1", px=1)  # WAITAOF waits for what its own connection wrote last
             assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server stands still inside: the system goes on to take connections and bytes for it, and it is silent."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Ends it the hard way; the data stays."""

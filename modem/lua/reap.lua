@@ -6,7 +6,8 @@ local meta, run = prefix .. 'metadata', prefix .. 'run:' .. rid
 local f = redis.call('HMGET', run, 'status', 'lease_until', 'cancel_requested', 'cancel_at', 'failures',
   'max_attempts', 'tenant', 'not_before', 'reason', 'attempt',
   'suspect')
-local status, tenant = f[1], f[7] or ''
+-- A run that was counted in and never recorded has its tenant from its thread.
+local status, tenant = f[1], f[7] or redis.call('HGET', meta, 'tenant') or ''
 if not status or is_terminal(status) then return {'gone', tenant} end
 local now = now_ms()
 if status == 'queued' then

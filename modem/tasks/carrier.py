@@ -229,4 +229,5 @@ class Carrier:
 
     async def _kill_sandbox(self, run_id: RunId) -> None:
         """Another worker owns the run: nothing of ours may go on in its workspace."""
-        await self._shop.sandboxes.stop(thread_of(run_id))
+        sandbox = await self._shop.sandboxes.open(thread_of(run_id))
+        await sandbox.close()

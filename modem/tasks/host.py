@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -35,7 +34,6 @@ from modem.tasks.carrier import Carrier
 from modem.tasks.door import Door
 from modem.tasks.workspace import answer_file_request
 from modem.threads import Threads
-from modem.workspaces import Removals, is_wanted
 from workflow.core.config import Settings
 from workflow.core.config_load import Loaded, config_hash
 from workflow.core.config_reload import Follower
@@ -71,7 +69,7 @@ class Host:
         self._connections = Connections.open(settings.redis)
         self._stack.push_async_callback(self._connections.close)
         await self._connections.check()
-        hints = Hints(self._celery)
+        hints = Hints(self._celery, self._connections.pulse)
         self._scheduler = Scheduler(self._connections, limits=settings.limits, runs=settings.runs)
         runs = Runs(self._connections, self._scheduler, hints.send, meter=self._meter)
         threads = Threads(self._connections, settings, runs, self._scheduler)
@@ -89,7 +87,7 @@ class Host:
             open_workshop(
                 settings,
                 config_hash=config_hash(settings),
-                exists=partial(is_wanted, self._connections),
+                exists=threads.exists,
                 busy=threads.busy,
                 quota=quota if quota.is_limited else None,
             )
@@ -127,10 +125,7 @@ class Host:
     def _services(self, runs: Runs, threads: Threads) -> dict[str, Callable[[], Awaitable[Any]]]:
         """What runs beside the runs, by name; what it holds open is closed with the host."""
         settings = self._settings
-        sandboxes = self._shop.sandboxes
-        files = FileServer(
-            self._connections, partial(answer_file_request, sandboxes, partial(is_wanted, self._connections))
-        )
+        files = FileServer(self._connections, lambda *request: answer_file_request(self._shop.sandboxes, *request))
         self._stack.push_async_callback(files.close)
         reporter = Reporter(self._connections, self._meter, process=self.name, component="worker", gauges=self._gauges)
         self._stack.push_async_callback(reporter.leave)
@@ -138,7 +133,6 @@ class Host:
             "reaper": Reaper(self._connections, self._scheduler, runs, threads, settings.runs).serve,
             "signals": lambda: listen(self._connections, self.carrier.on_signal),
             "files": files.serve,
-            "removals": Removals(self._connections, sandboxes.remove).serve,
             "announce": self._announce,
             "figures": reporter.serve,
             "lag": self._lag.serve,

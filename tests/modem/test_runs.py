@@ -20,7 +20,7 @@ from workflow.core.errors import (
     ThreadBusy,
 )
 from workflow.core.events import ApprovalRequested, Delta, DeltaKind, EventBase, Message, Notice, RunFinished, Usage
-from workflow.core.ids import ItemId, RunId, ThreadId
+from workflow.core.ids import ItemId, RunId, ThreadId, new_run_id
 from workflow.core.records import RunOptions
 
 
@@ -218,6 +218,20 @@ async def test_queue_limits_refuse_and_leave_nothing_behind(line: Line) -> None:
         await line.execute(await line.thread())
     with pytest.raises(LimitExceeded, match="20"):
         await line.execute(await line.thread())
+
+
+async def test_a_run_that_was_counted_in_and_never_recorded_is_counted_out(line: Line) -> None:
+    thread_id = await line.thread()
+    for _ in range(20):  # as by a gateway that died between the two, or to which Redis stood still
+        await line.scheduler.admit(new_run_id(thread_id), ALICE.tenant)
+    with pytest.raises(LimitExceeded, match="20"):
+        await line.execute(thread_id)
+
+    async def reaped() -> bool:
+        return await line.reaper.once() == 20
+
+    await until(reaped, what="the reaper to look at them")
+    assert (await line.execute(thread_id)).status == "queued"
 
 
 async def test_a_question_parks_the_run_and_an_answer_wakes_it(line: Line) -> None:

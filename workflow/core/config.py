@@ -26,6 +26,9 @@ class RedisSettings(Section):
     password: SecretStr | None = Field(None, description="for an external server that asks for one")
     sentinel_service: str = Field("mymaster", description="name of the master that the sentinels watch")
     timeout_s: Seconds = Field(5.0, description="one command, connect included")
+    stall_s: Seconds = Field(
+        0.5, description="a gateway answers 503 while Redis leaves a PING unanswered for longer than this"
+    )
     max_connections: int = Field(32, ge=2, le=1000, description="per process, for commands")
 
 
