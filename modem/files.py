@@ -38,6 +38,7 @@ Handler = Callable[[ThreadId, dict[str, Any], bytes], Awaitable[tuple[dict[str, 
 """Gets thread, request and body; gives the header and the chunks."""
 
 _KINDS: dict[str, type[DialtoneError]] = {
+    "not_found": NotFound,
     "file_missing": NotFound,
     "is_directory": Conflict,
     "not_a_directory": Conflict,

@@ -13,7 +13,7 @@ from typing import Any
 from modem import keys
 from modem.pool import Connections, translated
 from modem.stream import START, Log, StreamId, parse_cursor
-from workflow.core.errors import NotFound
+from workflow.core.errors import NotFound, Unavailable
 from workflow.core.events import TERMINAL_TYPES, EventBase, Notice, RunCancelled, WorkspaceSaved, encode
 from workflow.core.ids import RunId, ThreadId
 from workflow.core.records import TERMINAL_STATUSES, Caller, RunRecord, ThreadRecord
@@ -102,7 +102,8 @@ class Forks:
     ) -> None:
         """Makes thread `target` with everything that `source` holds up to the event `at`.
 
-        snapshot: of the new workspace, whose files are those of `at`. Raises: NotFound if the source went away.
+        target: is expected (modem/workspaces.py). snapshot: of its workspace, whose files are those of `at`.
+        Raises: NotFound if the source went away, Unavailable if the target is not expected any more.
         """
         async with translated():
             boot = (await self._redis.info("server"))["run_id"]
@@ -128,7 +129,9 @@ class Forks:
         flat = [part for pair in fields.items() for part in pair]
         made_of = [keys.metadata(target), *copy.staged]
         async with translated():
-            await self._connections.scripts.create(keys=made_of, args=[keys.thread(target), *flat])
+            made = await self._connections.scripts.create(keys=made_of, args=[keys.thread(target), *flat])
+            if not made:
+                raise Unavailable("the fork took too long; try again")
             await self._redis.zadd(keys.tenant_threads(caller.tenant), {target: now_ms})
 
     async def _copy_base(self, copy: _Copy) -> None:

@@ -48,6 +48,8 @@ EXPIRY_LOCK = "dialtone:expiry"
 """STRING: some process has looked for old threads within the hour."""
 ALL_TENANT_THREADS = "tenant:{*}:threads"
 """Matches every `tenant_threads`."""
+GIVEN_UP = "dialtone:given-up"
+"""ZSET thread, or `<thread> again` → when a worker deletes its files, if there is no such thread then (ms)."""
 FILE_REQUESTS = "dialtone:files"
 """LIST of file requests; any worker takes one."""
 
@@ -90,6 +92,11 @@ def run(run_id: RunId) -> str:
 def hold(thread_id: ThreadId) -> str:
     """STRING: the token of whoever keeps runs out of the thread; expires by itself."""
     return f"{thread(thread_id)}hold"
+
+
+def expected(thread_id: ThreadId) -> str:
+    """STRING: the thread is about to be made, and may have files; expires by itself."""
+    return f"{thread(thread_id)}expected"
 
 
 def previews(run_id: RunId) -> str:

@@ -13,7 +13,8 @@ _DESK = ("requeue",)
 _HOLD = ("hold", "note")
 _QUOTA = ("quota_take", "quota_give", "quota_weigh")
 _MONEY = ("reserve", "settle")
-_HOOKS = ("hook_add", "hook_take", "hook_settle", "hook_replay")
+_HOOKS = ("hook_add", "hook_settle", "hook_replay")
+_DUE = ("take_due",)
 _FIGURES = ("figures",)
 _SCHED = ("sched_admit", "sched_push", "sched_next", "sched_apart", "sched_clear")
 
@@ -49,9 +50,9 @@ class Scripts:
     quota_give: Any
     quota_weigh: Any
     hook_add: Any
-    hook_take: Any
     hook_settle: Any
     hook_replay: Any
+    take_due: Any
     figures: Any
     reserve: Any
     settle: Any
@@ -62,7 +63,7 @@ class Scripts:
     sched_clear: Any
 
     def __init__(self, client: "Redis") -> None:
-        for name in (*_THREAD, *_DESK, *_HOLD, *_QUOTA, *_HOOKS, *_FIGURES, *_MONEY, *_SCHED):
+        for name in (*_THREAD, *_DESK, *_HOLD, *_QUOTA, *_HOOKS, *_DUE, *_FIGURES, *_MONEY, *_SCHED):
             setattr(self, name, client.register_script(source(name)))
 
 

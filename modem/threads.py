@@ -76,11 +76,6 @@ class Threads:
             raise NotFound(f"no thread {thread_id}")
         return _thread_record(thread_id, fields, queued)
 
-    async def exists(self, thread_id: ThreadId) -> bool:
-        """Whether the thread is anybody's."""
-        async with translated():
-            return bool(await self._redis.exists(keys.metadata(thread_id)))
-
     async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Those of the threads whose run has not ended."""
         names = list(thread_ids)
@@ -161,6 +156,7 @@ class Threads:
         if record.active_run is not None:
             raise Conflict(f"run {record.active_run} has not ended; cancel it first", run_id=record.active_run)
         await self._runs.webhooks.relay(thread_id)
+        await give_up(self._connections, thread_id)  # Already: if Redis goes away in between, the files still go.
         async with translated():
             pattern = keys.thread(thread_id).replace("[", "\\[") + "*"
             doomed = [key async for key in self._redis.scan_iter(match=pattern, count=1000)]

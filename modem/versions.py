@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from modem.moments import NOW, Moment, Moments
 from modem.pool import Connections, translated
 from modem.stream import parse_cursor
 from modem.threads import Threads
-from modem.workspaces import give_up
-from workflow.core.errors import Conflict, NotFound, ThreadBusy, Unavailable
+from modem.workspaces import expect, give_up, still_expect
+from workflow.core.errors import Conflict, DialtoneError, NotFound, ThreadBusy, Unavailable
 from workflow.core.events import WorkspaceSaved, encode
 from workflow.core.ids import ThreadId, new_thread_id
 from workflow.core.records import Caller, ThreadRecord
@@ -77,14 +77,16 @@ class Versions:
         """A new thread whose log and files are those of an event."""
         source = await self._threads.get(caller, thread_id)
         moment = await self._moments.find(thread_id, event_id)
-        target = new_thread_id()
+        target, at = new_thread_id(), parse_cursor(event_id)
         request = {"op": "fork", "snapshot": moment.snapshot, "target": target}
+        await expect(self._connections, target)
         try:
-            header, _ = await self._files.ask(caller, thread_id, request, wait_s=PATIENCE_S)
-            at = parse_cursor(event_id)
-            await self._forks.copy(caller, source, target, at=at, title=title, snapshot=header["snapshot"])
-        except (NotFound, Conflict):
-            await give_up(self._connections, target)
+            async with _repeated(lambda: still_expect(self._connections, target)):
+                header, _ = await self._files.ask(caller, thread_id, request, wait_s=PATIENCE_S)
+                await self._forks.copy(caller, source, target, at=at, title=title, snapshot=header["snapshot"])
+        except DialtoneError:
+            with contextlib.suppress(Unavailable):  # Then it is given up when nobody expects it any more.
+                await give_up(self._connections, target)
             raise
         return await self._threads.get(caller, target)
 
@@ -93,23 +95,14 @@ class Versions:
         """Keeps runs out; gives the token by which the holder is known."""
         token = secrets.token_hex(8)
         await self._hold(caller, thread_id, token)
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(RENEW_S)
-                with contextlib.suppress(Unavailable, NotFound, Conflict):
-                    await self._hold(caller, thread_id, token)
-
-        renewing = asyncio.create_task(renew())
         unsure = False
         try:
-            yield token
+            async with _repeated(lambda: self._hold(caller, thread_id, token)):
+                yield token
         except Unavailable:
             unsure = True  # A worker may still be at it: the hold ends by itself.
             raise
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
             if not unsure:
                 with contextlib.suppress(NotFound, Unavailable):
                     await self._note(thread_id, token, free=True)
@@ -140,3 +133,21 @@ class Versions:
         if answer[0] == b"lost":
             raise Unavailable("the restore took too long; look at the files before you try again")
         return answer[1].decode() if payloads else ""
+
+
+@contextlib.asynccontextmanager
+async def _repeated(say: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Says something again every `RENEW_S` while inside."""
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(Unavailable, NotFound, Conflict):
+                await say()
+
+    repeating = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        repeating.cancel()
+        await asyncio.gather(repeating, return_exceptions=True)

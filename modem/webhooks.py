@@ -107,7 +107,7 @@ class Webhooks:
     async def take(self, *, limit: int, lease_s: float) -> list[Delivery]:
         """At most `limit` notices that are due, held for `lease_s`."""
         async with translated():
-            lease, *ids = await self._scripts.hook_take(keys=[keys.HOOKS_DUE], args=[limit, int(lease_s * 1000)])
+            lease, *ids = await self._scripts.take_due(keys=[keys.HOOKS_DUE], args=[limit, int(lease_s * 1000)])
             pipe = self._redis.pipeline(transaction=False)
             for notice_id in ids:
                 pipe.hmget(keys.notice(notice_id.decode()), "tenant", "url", "body", "attempts")

@@ -229,5 +229,4 @@ class Carrier:
 
     async def _kill_sandbox(self, run_id: RunId) -> None:
         """Another worker owns the run: nothing of ours may go on in its workspace."""
-        sandbox = await self._shop.sandboxes.open(thread_of(run_id))
-        await sandbox.close()
+        await self._shop.sandboxes.stop(thread_of(run_id))

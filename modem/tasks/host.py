@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -34,6 +35,7 @@ from modem.tasks.carrier import Carrier
 from modem.tasks.door import Door
 from modem.tasks.workspace import answer_file_request
 from modem.threads import Threads
+from modem.workspaces import Removals, is_wanted
 from workflow.core.config import Settings
 from workflow.core.config_load import Loaded, config_hash
 from workflow.core.config_reload import Follower
@@ -87,7 +89,7 @@ class Host:
             open_workshop(
                 settings,
                 config_hash=config_hash(settings),
-                exists=threads.exists,
+                exists=partial(is_wanted, self._connections),
                 busy=threads.busy,
                 quota=quota if quota.is_limited else None,
             )
@@ -125,7 +127,10 @@ class Host:
     def _services(self, runs: Runs, threads: Threads) -> dict[str, Callable[[], Awaitable[Any]]]:
         """What runs beside the runs, by name; what it holds open is closed with the host."""
         settings = self._settings
-        files = FileServer(self._connections, lambda *request: answer_file_request(self._shop.sandboxes, *request))
+        sandboxes = self._shop.sandboxes
+        files = FileServer(
+            self._connections, partial(answer_file_request, sandboxes, partial(is_wanted, self._connections))
+        )
         self._stack.push_async_callback(files.close)
         reporter = Reporter(self._connections, self._meter, process=self.name, component="worker", gauges=self._gauges)
         self._stack.push_async_callback(reporter.leave)
@@ -133,6 +138,7 @@ class Host:
             "reaper": Reaper(self._connections, self._scheduler, runs, threads, settings.runs).serve,
             "signals": lambda: listen(self._connections, self.carrier.on_signal),
             "files": files.serve,
+            "removals": Removals(self._connections, sandboxes.remove).serve,
             "announce": self._announce,
             "figures": reporter.serve,
             "lag": self._lag.serve,

@@ -1,26 +1,50 @@
 """Answers file requests from a thread's sandbox."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from modem.files import CHUNK
 from modem.tasks.comparison import compared, told
-from workflow.core.errors import BadInput, ToolError
+from workflow.core.errors import BadInput, DialtoneError, NotFound, ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.archive import zipped
 from workflow.sandboxes.base import FileStat, Sandbox, SandboxProvider
 
 MAX_DEPTH = 20
 
+IsWanted = Callable[[ThreadId], Awaitable[bool]]
+Reply = tuple[dict[str, Any], AsyncIterator[bytes]]
+
 
 async def answer_file_request(
-    sandboxes: SandboxProvider, thread_id: ThreadId, request: dict[str, Any], body: bytes
-) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
-    """The header of the reply and its chunks. Raises: ToolError, BadInput, SandboxError."""
-    if request["op"] == "forget":
-        await sandboxes.remove(thread_id)
-        return {}, _chunks(b"")
+    sandboxes: SandboxProvider, is_wanted: IsWanted, thread_id: ThreadId, request: dict[str, Any], body: bytes
+) -> Reply:
+    """The header of the reply and its chunks.
+
+    Raises: ToolError, BadInput, SandboxError; NotFound if the thread is deleted, before or meanwhile: then nothing of
+    its files stays.
+    """
+    touched = [thread_id, *([ThreadId(request["target"])] if request["op"] == "fork" else [])]
+    if not await is_wanted(thread_id):
+        raise NotFound(f"no thread {thread_id}")
+    outcome: Reply | DialtoneError
+    try:
+        outcome = await _answer(sandboxes, thread_id, request, body)
+    except DialtoneError as error:
+        outcome = error
+    # Only now it is known what the request has put on disk after a deletion.
+    deleted = [touched_id for touched_id in touched if not await is_wanted(touched_id)]
+    for touched_id in deleted:
+        await sandboxes.remove(touched_id)
+    if deleted:
+        raise NotFound(f"no thread {deleted[0]}")
+    if isinstance(outcome, DialtoneError):
+        raise outcome
+    return outcome
+
+
+async def _answer(sandboxes: SandboxProvider, thread_id: ThreadId, request: dict[str, Any], body: bytes) -> Reply:
     sandbox = await sandboxes.open(thread_id)
     path, snapshot = str(request.get("path", "")) or ".", str(request.get("snapshot", ""))
     match request["op"]:

@@ -71,6 +71,16 @@ async def test_closing_ends_what_runs(shell: Sandbox) -> None:
     assert await process.wait(timeout_s=5) == 128 + 9
 
 
+async def test_a_stopped_thread_runs_nothing_and_one_without_a_sandbox_gets_none(provider: SandboxProvider) -> None:
+    sandbox = await provider.open(ThreadId("one"))
+    process = await sandbox.start("sleep 300")
+    live = provider.live
+    await provider.stop(ThreadId("two"))
+    assert process.exit_code is None and provider.live == live
+    await provider.stop(ThreadId("one"))
+    assert await process.wait(timeout_s=5) == 128 + 9
+
+
 async def test_a_thread_finds_its_workspace_again_and_no_other(provider: SandboxProvider) -> None:
     one, two = await provider.open(ThreadId("one")), await provider.open(ThreadId("two"))
     await one.write("mine", b"1")

@@ -1,8 +1,9 @@
 """Going back in time on the real line: what runs did to files is saved, compared, undone and gone on from."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -94,3 +95,26 @@ async def test_a_deleted_threads_files_are_deleted(client: AsyncClient, line: Li
         return not any(folder.exists() for folder in kept)
 
     await until(gone, timeout_s=20, what="the files to be deleted")
+
+
+async def test_a_write_that_reaches_its_worker_after_the_deletion_finds_no_thread(
+    client: AsyncClient, line: Line
+) -> None:
+    thread, workers = await client.initiate(), line.alive("worker")
+    for worker in workers:
+        worker.kill(signal.SIGSTOP)
+    try:
+        writing = asyncio.create_task(client.put_file(thread, "f", content=b"late"))
+
+        async def asked() -> list[bytes]:
+            with line.redis.client() as redis:
+                return cast(list[bytes], redis.keys("dialtone:files:*:body"))
+
+        await until(asked, what="the write to be on its way")
+        await client.delete_thread(thread)
+    finally:
+        for worker in workers:
+            worker.kill(signal.SIGCONT)
+    with pytest.raises(NotFound, match="no thread"):
+        await writing
+    assert not any((line.folder / "data" / part / thread).exists() for part in ("workspaces", "sandboxes"))

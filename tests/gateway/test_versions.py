@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, Literal
 
 import httpx
@@ -13,9 +14,11 @@ import pytest
 
 from modem import keys
 from modem.files import FileServer
+from modem.pool import Connections
 from modem.retention import trim
 from modem.stream import parse_cursor
 from modem.tasks.workspace import answer_file_request
+from modem.workspaces import Removals, is_wanted
 from tests.gateway.playing import LOCAL, Turn, Worker
 from tests.until import until
 from workflow.core.events import Effect, ToolCalled, ToolResulted, WorkspaceSaved
@@ -26,8 +29,9 @@ from workflow.sandboxes.memory import MemoryProvider
 class Files:
     """The workspaces, and who answers for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections) -> None:
         self.sandboxes = MemoryProvider()
+        self.is_wanted = partial(is_wanted, connections)
         self.asked: list[str] = []
         self.let_go = asyncio.Event()
         self.let_go.set()
@@ -36,7 +40,11 @@ class Files:
         self.asked.append(request["op"])
         if request["op"] in {"restore", "fork"}:
             await self.let_go.wait()
-        return await answer_file_request(self.sandboxes, thread_id, request, body)
+        return await answer_file_request(self.sandboxes, self.is_wanted, thread_id, request, body)
+
+    async def remove(self, thread_id: ThreadId) -> None:
+        self.asked.append("remove")
+        await self.sandboxes.remove(thread_id)
 
     async def work(self, turn: Turn, number: int, *, files: dict[str, str], effect: Effect = Effect.KEYED) -> list[str]:
         """One turn of one call that writes files, as an agent logs it; its event ids: call, result, and the save."""
@@ -58,9 +66,9 @@ class Files:
 
 @pytest.fixture
 async def files(worker: Worker) -> AsyncIterator[Files]:
-    files = Files()
-    server = FileServer(worker.connections, files.handle)
-    serving = asyncio.create_task(server.serve())
+    files = Files(worker.connections)
+    server, removals = FileServer(worker.connections, files.handle), Removals(worker.connections, files.remove)
+    serving = asyncio.gather(server.serve(), removals.serve())
     yield files
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
@@ -257,13 +265,13 @@ async def test_a_thread_deleted_during_a_restore_or_fork_is_unknown_and_leaves_n
         asking = asyncio.create_task(http.post(f"/api/agent/{thread}/{verb}", json={"event": ids[7]}))
         await begun(files, verb)
         assert (await http.delete(f"/api/agent/{thread}")).status_code == 204
-        await begun(files, "forget")
+        await begun(files, "remove")
         files.asked.clear()
         files.let_go.set()
         answer = await asking
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert [key async for key in worker.connections.commands.scan_iter(match=f"thread:{{{thread}}}*")] == []
-    await begun(files, "forget")
+    await begun(files, "remove")
     assert (await http.get("/api/agent")).json()["items"] == []
 
 

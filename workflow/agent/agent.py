@@ -3,6 +3,7 @@
 Nothing is remembered between passes but the state, so another worker that folds the same log goes on alike.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,8 +82,12 @@ class Agent:
     account: Account = field(init=False)
     _saves: int = field(init=False, default=0)
     """How often this attempt has remembered the workspace."""
+    _saving: "asyncio.Task[None] | None" = field(init=False, default=None)
+    """Remembers the workspace while the model speaks."""
+    _resumed: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._resumed = self.progress.turn > 0
         self.budget = Budget.of(self.settings.agent, self.record.options.budgets)
         self.account = Account(
             thread_id=self.thread_id,
@@ -132,6 +137,17 @@ class Agent:
 
         Raises: Parked when a person must answer first, BudgetExceeded, Stuck, ModelError, and what `commit` raises.
         """
+        try:
+            return await self._to_answer()
+        except asyncio.CancelledError:
+            if self._saving is not None:
+                self._saving.cancel()
+            raise
+        except Exception:
+            await self._saved()
+            raise
+
+    async def _to_answer(self) -> str:
         while True:
             await self._hear()
             entries = self._own_entries()
@@ -165,12 +181,19 @@ class Agent:
     async def _act(self, pending: list[ToolCall]) -> None:
         changing = self.calls.may_change_files(pending)
         if changing and not self._saves:
-            await self._save("start")
+            # What an earlier attempt did may be unsaved: then this is the state after its last turn.
+            await self._save("turn" if self._resumed else "start")
         questions = await self.calls.act(pending, turn=self.progress.turn)
         if changing:
-            await self._save("turn")
+            self._saving = asyncio.create_task(self._save("turn"))
         if questions:
             raise Parked(min(question.expires_at for question in questions))
+
+    async def _saved(self) -> None:
+        """Returns when the workspace is remembered as the last turn left it: no further turn may begin before."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            await saving
 
     async def _save(self, why: Literal["start", "turn"]) -> None:
         """Remembers the workspace and says so in the log, unless it is as it was; a failure ends nothing."""
@@ -271,6 +294,7 @@ class Agent:
             opaque=completion.opaque,
         )
         intents = self.calls.intents(either, turn=turn)
+        await self._saved()
         await self.commit(message, self.account.event(completion.usage, turn, self._model(turn)), *intents)
 
     async def _speak(self, turn: int) -> tuple[Completion, ItemId]:

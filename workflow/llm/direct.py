@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 
 import aiohttp
+from pydantic_core import to_json
 
 from workflow.core.errors import ModelError, ModelOverloaded
 from workflow.core.redact import Redactor
@@ -76,7 +77,7 @@ class DirectLLM:
         }
         response = await self._opened_session().post(
             self._wire.url(self._target),
-            data=json.dumps(self._wire.body(request, self._target), ensure_ascii=False).encode(),
+            data=to_json(self._wire.body(request, self._target)),
             headers=headers,
             timeout=timeout,
             proxy=self._target.proxy or None,

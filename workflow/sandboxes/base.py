@@ -257,6 +257,10 @@ class SandboxProvider(Protocol):
         """The thread's sandbox, created or reconnected. Raises: SandboxRefused when no tier holds."""
         ...
 
+    async def stop(self, thread_id: ThreadId) -> None:
+        """Kills what this worker runs for the thread, if anything; makes nothing, and the workspace stays."""
+        ...
+
     async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
         """Makes the workspace of `target` what that of `source` was; a snapshot of it there.
 

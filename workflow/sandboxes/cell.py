@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from workflow.core.errors import SandboxError
 from workflow.sandboxes.cgroups import Group
@@ -84,7 +84,9 @@ class Job:
 class Cell:
     """One live process tree. Belongs to the event loop that started it."""
 
-    def __init__(self, line: socket.socket, process: subprocess.Popen[bytes], stderr: Any, *, own_pids: bool) -> None:
+    def __init__(
+        self, line: socket.socket, process: subprocess.Popen[bytes], stderr: IO[bytes], *, own_pids: bool
+    ) -> None:
         self.init_pid = 0
         """Init's process id as the host sees it."""
         self.group: Group | None = None
@@ -119,13 +121,11 @@ class Cell:
         line.setblocking(False)
         # The kernel then attaches the sender's process id, as we see it, to every answer.
         line.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the cell)
         try:
-            process = await asyncio.get_running_loop().run_in_executor(spawner, _spawn, launch, theirs, stderr)
+            process, stderr = await asyncio.get_running_loop().run_in_executor(spawner, _spawn, launch, theirs)
             cell = cls(line, process, stderr, own_pids=launch.own_pids)
         except OSError as error:
             line.close()
-            stderr.close()
             raise SandboxError(f"the sandbox did not start: {error}") from error
         else:
             theirs.close()
@@ -332,21 +332,28 @@ class Cell:
     def _complaint(self) -> str:
         """The last of what the tree printed on its own standard error."""
         self._stderr.seek(0)
-        return str(self._stderr.read()[-1000:].decode(errors="replace").strip()) or "no message"
+        return self._stderr.read()[-1000:].decode(errors="replace").strip() or "no message"
 
 
-def _spawn(launch: Launch, line: socket.socket, stderr: Any) -> subprocess.Popen[bytes]:
+def _spawn(launch: Launch, line: socket.socket) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """The process and the file that holds what it prints to its standard error. Blocking: a file takes its time."""
     inherited = [line.fileno(), *launch.held]
-    return subprocess.Popen(
-        [*launch.argv, *map(str, inherited)],
-        env={"PATH": "/usr/bin:/bin"},  # Ours holds secrets, and bubblewrap's is readable inside.
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        pass_fds=[*inherited, *launch.fds],
-        start_new_session=True,
-        cwd="/",
-    )
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the cell)
+    try:
+        process = subprocess.Popen(
+            [*launch.argv, *map(str, inherited)],
+            env={"PATH": "/usr/bin:/bin"},  # Ours holds secrets, and bubblewrap's is readable inside.
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            pass_fds=[*inherited, *launch.fds],
+            start_new_session=True,
+            cwd="/",
+        )
+    except BaseException:
+        stderr.close()
+        raise
+    return process, stderr
 
 
 def _packed(argv: list[str], spec: Spec) -> bytes:

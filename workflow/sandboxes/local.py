@@ -105,6 +105,11 @@ class LocalProvider:
             self._sandboxes[thread_id] = sandbox
             return sandbox
 
+    async def stop(self, thread_id: ThreadId) -> None:
+        sandbox = self._sandboxes.get(thread_id) or self._resting.get(thread_id)
+        if sandbox is not None:
+            await sandbox.close()
+
     async def remove(self, thread_id: ThreadId) -> None:
         sandbox = self._sandboxes.pop(thread_id, None) or self._resting.pop(thread_id, None)
         if sandbox is not None:

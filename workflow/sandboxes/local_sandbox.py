@@ -34,6 +34,8 @@ from workflow.sandboxes.tree import Tree
 from workflow.sandboxes.watching import changes
 
 T = TypeVar("T")
+AT_ONCE_BYTES = 16_384
+"""So much of a file is read without a thread, which would take ten times as long."""
 Command = str | list[str]
 SNAPSHOTS = 4
 """All snapshots together may take this many times what the workspace may."""
@@ -110,6 +112,8 @@ class LocalSandbox:
         return self._background[pid]
 
     async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        if limit is not None and limit <= AT_ONCE_BYTES:
+            return self._tree.read(path, offset=offset, limit=limit)
         return await self._in_thread(lambda: self._tree.read(path, offset=offset, limit=limit))
 
     async def write(self, path: str, content: bytes, *, mode: int | None = None) -> None:

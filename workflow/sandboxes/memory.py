@@ -206,6 +206,10 @@ class MemoryProvider:
     async def open(self, thread_id: ThreadId) -> MemorySandbox:
         return self._sandboxes.setdefault(thread_id, MemorySandbox(commands=self._commands))
 
+    async def stop(self, thread_id: ThreadId) -> None:
+        if thread_id in self._sandboxes:
+            await self._sandboxes[thread_id].close()
+
     async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
         theirs, ours = await self.open(source), await self.open(target)
         ours.files = theirs.at(snapshot_id).copy()

@@ -61,6 +61,7 @@ class Objects:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._index: dict[str, Place] = {}
         self._loaded: tuple[int, int] | None = None
+        self._is_written = True
         self.refresh()
         self._pending: dict[str, bytes] = {}
         self._pending_bytes = 0
@@ -108,6 +109,7 @@ class Objects:
         name = digest.hexdigest()
         temporary.replace(self._folder / name)
         self._index[name] = (name, 0, size)
+        self._is_written = False
         return name, size
 
     def get(self, name: str) -> bytes:
@@ -137,8 +139,10 @@ class Objects:
                     self._index[name] = (pack, file.tell(), len(content))
                     file.write(content)
             self._pending, self._pending_bytes = {}, 0
-        replace_file(self._folder / INDEX, marshal.dumps(self._index))
-        self._loaded = self._mark()
+            self._is_written = False
+        if not self._is_written:
+            replace_file(self._folder / INDEX, marshal.dumps(self._index))
+            self._loaded, self._is_written = self._mark(), True
 
     def sweep(self, used: set[str]) -> None:
         """Forgets every content that is not in `used`, and gives its space back."""
@@ -147,6 +151,7 @@ class Objects:
         for name in packed:
             self._pending[name] = self.get(name)
         self._index = {name: place for name, place in kept.items() if place[0] == name}
+        self._is_written = False
         self.flush()
         present = {place[0] for place in self._index.values()} | {INDEX}
         for path in self._folder.iterdir():

@@ -84,6 +84,10 @@ class RemoteProvider:
             self._sandboxes[thread_id] = self._make(thread_id)
         return self._sandboxes[thread_id]
 
+    async def stop(self, thread_id: ThreadId) -> None:
+        if thread_id in self._sandboxes:
+            await self._sandboxes[thread_id].close()
+
     async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
         """Copies a snapshot from one thread's machine into the other's."""
         theirs, ours = await self.open(source), await self.open(target)

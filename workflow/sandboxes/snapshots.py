@@ -103,7 +103,8 @@ class Snapshots:
             now: Seen = {}
             root = self._store_folder(".", seen, now)
             self._objects.flush()
-            replace_file(self._folder / "seen", marshal.dumps(now))
+            if now != seen:
+                replace_file(self._folder / "seen", marshal.dumps(now))
             known = self.all()
             lasting = [earlier for earlier in known if earlier.label != FLEETING]
             newest = next(reversed(known if label == FLEETING else lasting), None)

@@ -16,6 +16,8 @@ from workflow.tools.output import PRIVATE_FOLDER
 
 SHELL_FOLDER = f"{PRIVATE_FOLDER}/shell"
 MAX_OUTPUT_BYTES = 5_000_000
+LAST_BYTES = 8_192
+"""More than what a call leaves behind: its key, how it ended, and a path."""
 
 ENVIRONMENT: dict[str, str] = {
     "CI": "1",
@@ -137,7 +139,7 @@ async def run_script(context: ToolContext, script: str, *, timeout_s: float, key
 
 async def _ended(sandbox: Sandbox, call: str, result: ExecResult) -> Ended:
     try:
-        last = (await sandbox.read(f"{SHELL_FOLDER}/last")).decode("utf-8", errors="surrogateescape")
+        last = (await sandbox.read(f"{SHELL_FOLDER}/last", limit=LAST_BYTES)).decode("utf-8", errors="surrogateescape")
     except ToolError:
         return Ended(result, "unsaved")
     known, outcome, _, cwd = (*last.split("\n", 3), "", "", "")[:4]

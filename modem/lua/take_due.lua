@@ -1,5 +1,5 @@
--- Hands out notices that are due; nobody else gets them before the lease ends. KEYS: the queue. ARGV: at most, lease ms.
--- Returns the lease's end, which `hook_settle` asks for, then the ids.
+-- Hands out members that are due; nobody else gets them before the lease ends. KEYS: the queue. ARGV: at most, lease ms.
+-- Returns the lease's end, which `hook_settle` asks for, then the members.
 local now = now_ms()
 local lease = text(now + tonumber(ARGV[2]))
 local answer = {lease}
