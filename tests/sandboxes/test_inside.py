@@ -3,8 +3,10 @@
 import ast
 import base64
 import json
+import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,29 @@ def test_keys_and_tokens_are_removed_from_messages() -> None:
     assert text.count(REMOVED) == 4 and len(text) < 700
     told = ValueError("key-123")
     assert scrub.cause(told) is None and scrub.cause(ValueError("other")) is not None
+
+
+STARTS = """
+import os, sys
+from workflow.sandboxes.inside.jobs import Jobs
+
+jobs = Jobs(sys.argv[1])
+base = {"cwd": os.getcwd(), "background": False, "timeout_s": 20, "max_bytes": 0, "stdin": b"", "env": {}}
+cut = {**base, "key": "cut", "argv": ["x"], "script": b"echo once; sleep 0.3"}
+jobs._make(cut, "me")  # all that a call did which was cut off before it could leave a supervisor behind
+for _ in range(5):
+    folder = jobs.start(cut, owner="me")
+print(jobs.wait(folder, 20)["code"], folder.printed(1, 0, 100)[0])
+jobs.kill_key("late", "me", "cancel")
+late = jobs.start({**cut, "key": "late"}, owner="me")
+print(jobs.wait(late, 20)["code"], late.printed(1, 0, 100)[0])
+"""
+
+
+def test_a_job_whose_first_call_was_cut_off_is_started_once_and_one_that_was_killed_before_never(
+    tmp_path: Path,
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", STARTS, str(tmp_path / "jobs")], capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout.splitlines() == ["0 b'once\\n'", "137 b''"], ran.stderr

@@ -1,7 +1,8 @@
 """Where a command's state is kept in the sandbox: one folder per job, readable by every later call.
 
-`job` what it is, `lock` held by its supervisor as long as that lives, `pid` of the supervisor, `kill` why it is to
-end, `1.<place>` and `2.<place>` what it printed from that place on, `in` a pipe to its input, `ended` how it ended.
+`job` what it is, `held` made by its one supervisor, `lock` held by that as long as it lives, `pid` of it, `kill` why it
+is to end, `1.<place>` and `2.<place>` what it printed from that place on, `in` a pipe to its input, `ended` how it
+ended.
 """
 
 from __future__ import annotations
@@ -43,11 +44,16 @@ class JobFolder:
     def end(self, code: int, killed_by: str, *, why: str = "") -> None:
         self.put("ended", marshal.dumps({"code": code, "killed_by": killed_by, "why": why}))
 
-    def hold(self) -> None:
-        """To be called by the supervisor: from now on it counts as alive."""
+    def hold(self) -> bool:
+        """To be called by a supervisor: from now on it counts as alive. False: the job has one, or is over."""
+        try:
+            os.close(os.open(f"{self.path}/held", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except (FileExistsError, FileNotFoundError):
+            return False
         self._lock = os.open(f"{self.path}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.put("pid", str(os.getpid()).encode())
+        return self.ended() is None
 
     def is_alive(self) -> bool:
         """Whether its supervisor lives. By lock, not by number: numbers come back after a reboot."""

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.05
 LATE_S = 2.0
 """A supervisor that lets its command run longer than this beyond its time does not do its work: it was stopped."""
-START_S = 3.0
-"""A job without a supervisor after this was never started, or has lost it: killed from inside, or a reboot."""
+READY_S = 3.0
+"""So long a call waits for the command to be started; it may be slow, or have stopped its supervisor already."""
+START_S = 15.0
+"""A job that has no supervisor after this, and that nobody starts again, never gets one. A machine may be slow."""
 KILL_S = 1.0
 FORGOTTEN_S = 60.0
 """What another worker's ended command printed is kept this long: that worker may be about to read it."""
@@ -36,7 +38,7 @@ class Jobs:
         os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def start(self, job: dict[str, Any], *, owner: str) -> JobFolder:
-        """Starts `job`, or finds it when a job with this key was started before.
+        """Starts `job`, unless a job with this key was started before.
 
         Commands of other owners in the foreground are ended first: their worker has lost this thread.
         """
@@ -44,8 +46,9 @@ class Jobs:
             raise Refused(f"{job['cwd']} is not a folder", kind="not_a_directory")
         if not job["background"]:
             self._end_strangers(owner)
-        folder, is_new = self._make(job, owner)
-        if is_new:
+        folder, _ = self._make(job, owner)
+        # Also when it was made before: that call may have been cut off on its way here. One supervisor gets it.
+        if folder.ended() is None and not folder.supervisor():
             _begin(folder, job)
         return folder
 
@@ -101,10 +104,10 @@ class Jobs:
 
     def ended(self, folder: JobFolder) -> Any:
         """{code, killed_by}; None while it runs or is about to."""
-        ended = folder.ended()
+        was_held, ended = bool(folder.supervisor()), folder.ended()
         if ended is None and not folder.is_alive():
             ended = folder.ended()
-            if ended is None and time.time() - _made_at(folder) > START_S:
+            if ended is None and (was_held or time.time() - _made_at(folder) > START_S):
                 return self.kill(folder, "lost")
         return ended
 
@@ -140,6 +143,9 @@ class Jobs:
         if folder.ended() is None:  # it left no word, and perhaps more
             end_all(lambda: marked(folder.path))
             folder.end(KILLED, reason)
+            if folder.is_alive():  # a supervisor that came just then, before it could see that
+                supervisor = folder.supervisor()
+                end_all(lambda: descendants(supervisor) + [supervisor] * folder.is_alive())
         return folder.ended()
 
     def kill_key(self, key: str, owner: str, reason: str) -> Any:
@@ -228,7 +234,7 @@ def _begin(folder: JobFolder, job: dict[str, Any]) -> None:
             os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
-    select.select([reading], [], [], START_S)  # bounded: the command may already have stopped its supervisor
+    select.select([reading], [], [], READY_S)
     os.close(reading)
 
 

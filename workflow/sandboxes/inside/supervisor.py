@@ -46,8 +46,9 @@ DRAINS = 64
 
 
 def supervise(folder: JobFolder, job: dict[str, Any], *, ready: int) -> None:
-    """Runs the job to its end. ready: a descriptor, closed once the command is started."""
-    folder.hold()
+    """Runs the job to its end, unless it has a supervisor. ready: a descriptor, closed once the command is started."""
+    if not folder.hold():
+        return
     signal.signal(SIGTERM, lambda *_: None)
     signal.signal(SIGCHLD, lambda *_: None)
     wake, wake_end = os.pipe()
