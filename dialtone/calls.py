@@ -56,8 +56,9 @@ def health() -> Call[dict[str, Any]]:
 def initiate(
     *, title: str, model: str | None, models: ModelChoice | None, metadata: Mapping[str, Any] | None
 ) -> Call[ThreadId]:
+    """Repeated like a read: at worst it leaves a thread that is empty and unused."""
     body = given(title=title or None, model=model, models=_set(models), metadata=metadata)
-    return post("/api/agent/initiate", body, lambda answer: ThreadId(_text_of(answer, "thread_id")), repeatable=False)
+    return post("/api/agent/initiate", body, lambda answer: ThreadId(_text_of(answer, "thread_id")))
 
 
 def execute(

@@ -8,8 +8,9 @@ from email.utils import parsedate_to_datetime
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that say "later": the request may be sent again once it is safe to repeat."""
 
-REFUSED_STATUSES = frozenset({429, 503})
-"""Answers that promise nothing was done: any request may be sent again."""
+REFUSED_STATUSES = frozenset({429})
+"""Answers that promise nothing was done: any request may be sent again. 503 does not: a Redis that stalled may have
+done what was asked before."""
 
 MAX_PAUSE_S = 60.0
 

@@ -103,6 +103,10 @@ class Scheduler:
         async with translated():
             await self._redis.zadd(keys.SCHED_ACTIVE, {run_id: at_ms})
 
+    async def look_soon(self, run_id: RunId) -> None:
+        """Has the reaper look at a run that is about to change: whoever changes it may not live to say what follows."""
+        await self.look_again(run_id, at_ms=await self._connections.now_ms() + self._stale_ms)
+
     async def set_apart(self, run_id: RunId, tenant: TenantId) -> None:
         """Queues a run that was lost with its worker and has one attempt left: such runs go on one at a time,
         so that the one that kills workers takes no neighbour with it."""

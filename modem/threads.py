@@ -334,6 +334,7 @@ class Threads:
         event = ApprovalResolved(
             thread_id=thread_id, run_id=run_id, question_id=question_id, answer=answer, by=by, note=note
         )
+        await self._sched.look_soon(run_id)
         async with translated():
             result = await self._scripts.answer(
                 keys=[keys.metadata(thread_id)], args=[keys.thread(thread_id), question_id, encode(event)]

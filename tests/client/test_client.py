@@ -16,6 +16,7 @@ from dialtone import (
     Gap,
     NotFound,
     Reset,
+    ServerError,
     StreamItem,
     TooManyRequests,
     Unauthenticated,
@@ -194,6 +195,9 @@ async def test_what_must_not_happen_twice_is_not_sent_twice(client: AsyncClient,
     with pytest.raises(Unreachable):
         await client.steer(run.run_id, "faster")
     assert gateway.threads[thread_id].steers == ["faster"]
+    gateway.refusals = [problem(503, "unavailable", "Redis does not answer", {"Retry-After": "0"})]
+    with pytest.raises(ServerError, match="does not answer"):
+        await client.steer(run.run_id, "it may have been said before Redis stalled")
 
 
 async def test_a_refused_request_is_sent_again_after_the_time_that_was_asked_for(

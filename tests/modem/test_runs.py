@@ -6,7 +6,9 @@ from functools import partial
 import pytest
 
 from modem.leases import Heartbeat, Lease
+from modem.runs import Runs
 from modem.stream import StreamId, parse_cursor
+from modem.threads import Threads
 from tests.modem.conftest import ALICE, EVE, Line
 from tests.until import until
 from workflow.core.errors import (
@@ -18,10 +20,11 @@ from workflow.core.errors import (
     NotFound,
     RunCancelled,
     ThreadBusy,
+    Unavailable,
 )
 from workflow.core.events import ApprovalRequested, Delta, DeltaKind, EventBase, Message, Notice, RunFinished, Usage
-from workflow.core.ids import ItemId, RunId, ThreadId, new_run_id
-from workflow.core.records import RunOptions
+from workflow.core.ids import ItemId, RunId, TenantId, ThreadId, new_run_id
+from workflow.core.records import RunOptions, RunRecord
 
 
 def notice(run_id: RunId, text: str = "hello") -> EventBase:
@@ -227,22 +230,32 @@ async def test_a_run_that_was_counted_in_and_never_recorded_is_counted_out(line:
     with pytest.raises(LimitExceeded, match="20"):
         await line.execute(thread_id)
 
+    looked_at = 0
+
     async def reaped() -> bool:
-        return await line.reaper.once() == 20
+        nonlocal looked_at
+        looked_at += await line.reaper.once()
+        return looked_at == 20
 
-    await until(reaped, what="the reaper to look at them")
-    assert (await line.execute(thread_id)).status == "queued"
+    await until(reaped, what="the reaper to look at all of them")
+    for _ in range(5):
+        await line.execute(thread_id)
 
 
-async def test_a_question_parks_the_run_and_an_answer_wakes_it(line: Line) -> None:
+async def asking(line: Line) -> RunRecord:
+    """A run that waits for the answer to `q1`, for as long as it takes."""
     run = await line.execute(await line.thread())
     claim = await line.claim(run.run_id)
-    journal = line.journal(claim)
     question = ApprovalRequested(
         thread_id=run.thread_id, run_id=run.run_id, question_id="q1", kind="question", prompt="ok?"
     )
-    await journal.commit(question)
+    await line.journal(claim).commit(question)
     await line.runs.release(claim, waiting_until_ms=0)
+    return run
+
+
+async def test_a_question_parks_the_run_and_an_answer_wakes_it(line: Line) -> None:
+    run = await asking(line)
     assert (await line.threads.run(ALICE, run.run_id)).status == "waiting"
     assert await line.runs.claim(run.run_id, worker="w", lease_s=1) is None
     await line.threads.answer(ALICE, run.thread_id, "q1", answer="yes")
@@ -251,6 +264,29 @@ async def test_a_question_parks_the_run_and_an_answer_wakes_it(line: Line) -> No
     second = await line.claim(run.run_id)
     assert (second.reason, second.attempt) == ("answered", 1)
     assert await line.types(run.thread_id) == ["run.queued", "approval.requested", "approval.resolved"]
+
+
+async def test_a_run_goes_on_though_its_answer_was_the_last_thing_that_a_gateway_did(line: Line) -> None:
+    class Dying(Runs):
+        async def ready(self, run_id: RunId, tenant: TenantId) -> None:
+            raise Unavailable("gone")
+
+    async def no_hint(run_id: RunId) -> None:
+        raise AssertionError("it is dead by then")
+
+    run = await asking(line)
+    dying = Dying(line.connections, line.scheduler, no_hint)
+    gateway = Threads(line.connections, line.settings, dying, line.scheduler)
+    with pytest.raises(Unavailable):
+        await gateway.answer(ALICE, run.thread_id, "q1", answer="yes")
+
+    async def hinted() -> bool:
+        await line.reaper.once()
+        return bool(line.hints)
+
+    line.hints.clear()
+    await until(hinted, what="a hint")
+    assert await line.scheduler.next() == run.run_id
 
 
 async def test_an_unanswered_question_is_answered_by_its_policy(line: Line) -> None:
