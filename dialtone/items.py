@@ -16,12 +16,12 @@ class Item(BaseModel):
 
 
 class Waiting(Item):
-    """A run has not started yet."""
+    """A run has not started yet, or waits for a place for its sandbox."""
 
     type: Literal["waiting"] = "waiting"
     run_id: RunId | None = None
     position: int | None = Field(None, description="runs that will start before it")
-    waiting_for: str = Field("", description="`worker`, `thread`, `quota`, `person`")
+    waiting_for: str = Field("", description="`worker`, `thread`, `quota`, `person`; empty once it started: it goes on")
 
 
 class Gap(Item):

@@ -62,6 +62,7 @@ class _RunView:
     """What is on the screen about one run."""
 
     started_at: int = 0
+    is_at_work: bool = False
     plan: list[str] = field(default_factory=list)
     todos: list[str] = field(default_factory=list)
     waiting: str = ""
@@ -218,6 +219,7 @@ class View:
                 more = [paint.dim(f"  … {len(task) - 8} more lines")] if len(task) > 8 else []
                 return [paint.bold(f"▶ {task[0]}"), *(f"  {line}" for line in task[1:8]), *more]
             case RunStarted():
+                self._run(event.run_id).is_at_work = True
                 where = " · ".join(filter(None, (event.model, event.sandbox, _configuration(event.config_hash))))
                 return [paint.dim(f"  started on {one_line(event.worker, 40)} · {one_line(where, width - 60)}")]
             case RunResumed():
@@ -261,6 +263,9 @@ class View:
         match item:
             case Waiting():
                 run = self._run(item.run_id)
+                if run.is_at_work and not item.waiting_for:
+                    run.waiting = ""
+                    return []
                 ahead = "" if item.position is None else f"{item.position} before it"
                 why = f"for {item.waiting_for}" if item.waiting_for else ""
                 text = " · ".join(filter(None, [f"waiting {why}".rstrip(), ahead]))

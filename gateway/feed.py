@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 PAGE = 256
 """Events read from the log at once."""
 _MAX_WAITING = 20
-"""Queued runs whose position is told."""
+"""Runs of which it is told that they wait."""
 
 
 class Feed:
@@ -36,7 +36,7 @@ class Feed:
         self.is_settled = False
         self.subscriptions: set[Subscription] = set()
         self.waiting: dict[RunId, Frame] = {}
-        """Per queued run the latest `waiting` frame."""
+        """Per run that waits the latest `waiting` frame."""
         self._connections = connections
         self._log = Log(connections)
         self._threads = threads
@@ -49,6 +49,9 @@ class Feed:
         head, _, body = payload.partition(b"|")
         if not head:
             return self._send(frames.preview(body)) if self._live else 0
+        if head == b"waiting":
+            run_id, _, waiting_for = body.decode().partition(" ")
+            return self._send(self.note_waiting(RunId(run_id), None, waiting_for, is_over=not waiting_for))
         at = parse_cursor(head.decode())
         if at.seq <= self.position.seq and at.epoch == self.position.epoch:
             return 0
@@ -76,21 +79,22 @@ class Feed:
         elif frame.type == "run.started" or frame.is_terminal:
             self.waiting.pop(frame.run_id, None)
 
-    def note_waiting(self, run_id: RunId, position: int | None, waiting_for: str) -> None:
-        """Remembers that a run is queued."""
-        if run_id in self.waiting or len(self.waiting) < _MAX_WAITING:
-            self.waiting[run_id] = frames.waiting(run_id, position, waiting_for)
+    def note_waiting(self, run_id: RunId, position: int | None, waiting_for: str, *, is_over: bool = False) -> Frame:
+        """What to tell of a run that waits; remembered, until that is over, for who comes later and for heartbeats."""
+        frame = frames.waiting(run_id, position, waiting_for)
+        if is_over:
+            self.waiting.pop(run_id, None)
+        elif run_id in self.waiting or len(self.waiting) < _MAX_WAITING:
+            self.waiting[run_id] = frame
+        return frame
 
     async def refresh_waiting(self) -> None:
-        """Looks the queued runs up again and tells everybody where they stand."""
+        """Looks the runs that wait up again and tells everybody where they stand."""
         for run_id in list(self.waiting):
-            record = await self._threads.run(self._caller, run_id)
-            if record.status != "queued":
-                self.waiting.pop(run_id, None)
-                continue
-            self.note_waiting(run_id, record.position, record.waiting_for)
-            for subscription in list(self.subscriptions):
-                subscription.offer(self.waiting[run_id])
+            run = await self._threads.run(self._caller, run_id)
+            frame = self.note_waiting(run_id, run.position, run.waiting_for, is_over=not run.waits)
+            for subscription in list(self.subscriptions) if run.waits or run.status == "running" else ():
+                subscription.offer(frame)
 
     def unsettle(self) -> None:
         """The courier is lost."""

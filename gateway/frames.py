@@ -95,7 +95,7 @@ def preview(delta: bytes) -> Frame:
 
 
 def waiting(run_id: RunId, position: int | None, waiting_for: str) -> Frame:
-    """A run has not started yet: how many start before it, and what it waits for."""
+    """A run waits: how many start before it, and what it waits for; empty when a run goes on that had started."""
     body = {"run_id": run_id, "position": position, "waiting_for": waiting_for}
     return Frame("waiting", to_json(body), run_id=run_id)
 

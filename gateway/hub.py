@@ -142,7 +142,7 @@ class Hub:
             self._channels.unwatch(feed.thread_id)
 
     def note_waiting(self, run: RunRecord) -> None:
-        """Tells the followers of the run's thread, now and at every heartbeat, that it is queued and where."""
+        """Tells the followers of the run's thread, now and at every heartbeat, that it waits and what for."""
         feed = self._feeds.get(run.thread_id)
         if feed is not None:
             feed.note_waiting(run.run_id, run.position, run.waiting_for)

@@ -14,11 +14,17 @@ _REF = "#/$defs/{model}"
 
 
 class Waiting(BaseModel):
-    """A run has not started yet. Sent when a reader joins and with every heartbeat until it starts."""
+    """A run has not started yet, or waits for a place for its sandbox.
+
+    Sent when a reader joins and with every heartbeat until it starts, and at once when it begins and ends to wait for
+    a place.
+    """
 
     run_id: RunId
     position: int | None = Field(description="runs that start before it; null while nobody knows")
-    waiting_for: Literal["", "worker", "thread", "quota", "person"] = Field(description="what it waits for")
+    waiting_for: Literal["", "worker", "thread", "quota", "person"] = Field(
+        description="what it waits for; empty once it started: it goes on"
+    )
 
 
 class KeepAlive(BaseModel):

@@ -23,7 +23,7 @@ REAPER_LOCK = "{sched}:reaper"
 HINTS = "dialtone:hints"
 """LIST: Celery's queue of hints that no worker has taken yet."""
 SIGNALS = "dialtone:signals"
-"""Pub/sub channel to all workers: `cancel|<run>`, `news|<run>`, `release|<run>`."""
+"""Pub/sub channel to all workers: `cancel|<run>`, `news|<run>`, `release|<run>`, `place|<thread> <thread>…`."""
 WORKERS = "dialtone:workers"
 """ZSET worker → last seen (ms); the details are in `worker_record`."""
 GATEWAYS = "dialtone:gateways"
@@ -70,7 +70,7 @@ def stream(thread_id: ThreadId) -> str:
 
 
 def live(thread_id: ThreadId) -> str:
-    """Pub/sub channel: `<id>|<envelope>` for events, `|<delta>` for previews."""
+    """Pub/sub channel: `<id>|<envelope>` for events, `|<delta>` for previews, `waiting|<run> <what for>`."""
     return f"{thread(thread_id)}live"
 
 
@@ -140,7 +140,7 @@ def tenant_sandboxes(tenant: TenantId) -> str:
 
 
 def tenant_waits(tenant: TenantId) -> str:
-    """STRING: the tenant waits for a place for a sandbox; expires by itself."""
+    """STRING: the tenant waits for a place for a sandbox; the worker that takes it makes one. Expires by itself."""
     return f"tenant:{{{tenant}}}:waits"
 
 

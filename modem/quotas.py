@@ -10,7 +10,8 @@ from workflow.core.ids import TenantId, ThreadId
 
 KEPT_MS = 120_000
 """A place is believed for this long after its worker last said so, which is every 30 s."""
-WAITS_MS = 45_000
+ASKED_MS = 1000
+"""Who waits asks the workers for a place again after this, if none of them has taken it on."""
 
 
 class TenantQuota:
@@ -22,7 +23,7 @@ class TenantQuota:
         self._scripts = connections.scripts
         self._places = places(settings)
         self._disk_bytes = settings.tenant_disk_bytes
-        self._owner = owner.replace(" ", "_")
+        self._worker, self._owner = owner, owner.replace(" ", "_")
 
     @property
     def is_limited(self) -> bool:
@@ -40,7 +41,7 @@ class TenantQuota:
         async with translated():
             word, *rest = await self._scripts.quota_take(
                 keys=[keys.tenant_sandboxes(tenant), keys.tenant_waits(tenant), keys.tenant_disk(tenant)],
-                args=[thread_id, self._owner, self._places, KEPT_MS, WAITS_MS, self._disk_bytes],
+                args=[thread_id, self._owner, self._places, KEPT_MS, ASKED_MS, self._disk_bytes, keys.SIGNALS],
             )
         if word == b"disk":
             raise LimitExceeded(
@@ -50,18 +51,28 @@ class TenantQuota:
             )
         return [ThreadId(held.decode()) for held in rest]
 
-    async def keep(self, thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
-        wanted: list[ThreadId] = []
+    async def wait(self, thread_id: ThreadId, *, is_over: bool) -> None:
+        async with translated():
+            await self._scripts.wait(
+                keys=[keys.metadata(thread_id)],
+                args=[keys.thread(thread_id), self._worker, "" if is_over else "quota"],
+            )
+
+    async def choose(self, thread_ids: Collection[ThreadId]) -> bool:
+        for thread_id in thread_ids:
+            tenant = await self._tenant(thread_id)
+            if tenant is not None:
+                async with translated():
+                    return bool(await self._redis.delete(keys.tenant_waits(tenant)))
+        return False
+
+    async def keep(self, thread_ids: Collection[ThreadId]) -> None:
         until = f"{self._owner} {await self._connections.now_ms() + KEPT_MS}"
         for thread_id in thread_ids:
             tenant = await self._tenant(thread_id)
-            if tenant is None:
-                continue
-            async with translated():
-                await self._redis.hset(keys.tenant_sandboxes(tenant), thread_id, until)
-                if await self._redis.exists(keys.tenant_waits(tenant)):
-                    wanted.append(thread_id)
-        return wanted
+            if tenant is not None:
+                async with translated():
+                    await self._redis.hset(keys.tenant_sandboxes(tenant), thread_id, until)
 
     async def give(self, thread_id: ThreadId) -> None:
         tenant = await self._tenant(thread_id)

@@ -51,6 +51,14 @@ class Scheduler:
                 limit=limit,
             )
 
+    async def is_at_limit(self, tenant: TenantId) -> bool:
+        """Whether the tenant has as many runs at work as it may."""
+        if not self.limits.max_running_per_tenant:
+            return False
+        async with translated():
+            running = await self._redis.scard(keys.SCHED_FLIGHT + tenant)
+        return bool(running >= self.limits.max_running_per_tenant)
+
     async def push(self, run_id: RunId, tenant: TenantId, *, front: bool = False) -> None:
         """Puts a ready run into its tenant's queue; nothing happens when it is there already."""
         async with translated():

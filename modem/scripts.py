@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _THREAD = ("create", "open_run", "claim", "renew", "commit", "preview", "release", "cancel", "reap", "answer", "steer")
 _DESK = ("requeue",)
 _HOLD = ("hold", "note")
-_QUOTA = ("quota_take", "quota_give", "quota_weigh")
+_QUOTA = ("quota_take", "quota_give", "quota_weigh", "wait")
 _MONEY = ("reserve", "settle")
 _HOOKS = ("hook_add", "hook_settle", "hook_replay")
 _DUE = ("take_due",)
@@ -49,6 +49,7 @@ class Scripts:
     quota_take: Any
     quota_give: Any
     quota_weigh: Any
+    wait: Any
     hook_add: Any
     hook_settle: Any
     hook_replay: Any

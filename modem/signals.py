@@ -1,4 +1,4 @@
-"""The fast path from a caller to a worker that holds a run: a hint, whose loss costs one heartbeat."""
+"""The fast path from a caller to a worker that holds a run or a sandbox: a hint, whose loss costs a moment."""
 
 import asyncio
 import logging
@@ -18,8 +18,11 @@ async def send_signal(connections: Connections, kind: str, run_id: RunId) -> Non
         await connections.commands.publish(keys.SIGNALS, f"{kind}|{run_id}")
 
 
-async def listen(connections: Connections, on_signal: Callable[[str, RunId], None]) -> None:
-    """Hands every signal to `on_signal` until cancelled; comes back by itself when Redis was away."""
+async def listen(connections: Connections, on_signal: Callable[[str, str], None]) -> None:
+    """Hands every signal, its kind and what it is about, to `on_signal` until cancelled.
+
+    Comes back by itself when Redis was away.
+    """
     while True:
         try:
             client = connections.pubsub_client()
@@ -27,8 +30,8 @@ async def listen(connections: Connections, on_signal: Callable[[str, RunId], Non
                 await pubsub.subscribe(keys.SIGNALS)
                 async for message in pubsub.listen():
                     if message["type"] == "message":
-                        kind, _, run_id = message["data"].decode().partition("|")
-                        on_signal(kind, RunId(run_id))
+                        kind, _, about = message["data"].decode().partition("|")
+                        on_signal(kind, about)
         except Unavailable:
             log.warning("signals: Redis is away; cancels arrive with the heartbeat until it is back")
             await asyncio.sleep(0.5)

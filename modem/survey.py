@@ -170,6 +170,8 @@ async def _count_flights(connections: Connections, scene: Scene, tenants: set[Te
 def _why(record: RunRecord, scene: Scene, *, active: str) -> str:
     if record.status == "waiting":
         return "a person has not answered its question"
+    if record.status == "running" and record.waiting_for == "quota":
+        return "its tenant has as many live sandboxes as it may"
     if record.status != "queued":
         return ""
     if record.waiting_for == "thread":

@@ -271,7 +271,9 @@ class Threads:
         if record.tenant != caller.tenant:
             raise NotFound(f"no run {run_id}")
         if record.status == "queued":
-            record = record.model_copy(update={"position": await self._position(record)})
+            is_held_back = record.waiting_for == "worker" and await self._sched.is_at_limit(record.tenant)
+            waiting_for = "quota" if is_held_back else record.waiting_for
+            record = record.model_copy(update={"position": await self._position(record), "waiting_for": waiting_for})
         return record
 
     async def _position(self, record: RunRecord) -> int:

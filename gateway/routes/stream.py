@@ -100,12 +100,14 @@ async def subscribe(
     """A place in the thread's stream, or in one run's; the caller of this gives it back to the hub."""
     if run is not None:
         wish = Wish(wish.cursor, run.run_id, run.status in TERMINAL_STATUSES, wish.deltas)
-    queued = [run] if run is not None else []
+    waiting = [run] if run is not None else []
     if run is None and (thread.queued_runs or thread.last_status == "queued"):
-        queued, _ = await held.threads.runs(caller, thread.thread_id, limit=20)
+        waiting, _ = await held.threads.runs(caller, thread.thread_id, limit=20)
+    elif run is None and thread.active_run is not None:
+        waiting = [await held.threads.run(caller, thread.active_run)]
     subscription = held.hub.open(caller, thread.thread_id, wish)
-    for one in queued:
-        if one.status == "queued":
+    for one in waiting:
+        if one.waits:
             held.hub.note_waiting(one)
     return subscription
 

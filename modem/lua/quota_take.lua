@@ -1,6 +1,8 @@
--- Counts a live sandbox of a tenant in.
--- KEYS: the tenant's places (HASH thread -> `owner until_ms`), its sign that somebody waits, its disk (HASH thread -> bytes).
--- ARGV: thread, owner, places (0 any number), ms that a place is kept, ms that the sign stands, disk limit (0 none).
+-- Counts a live sandbox of a tenant in; when there is no place, asks all workers for one, at most once until the sign
+-- that somebody waits is taken or runs out.
+-- KEYS: the tenant's places (HASH thread -> `owner until_ms`), its sign, its disk (HASH thread -> bytes).
+-- ARGV: thread, owner, places (0 any number), ms that a place is kept, ms that the sign stands, disk limit (0 none),
+--       channel of all workers.
 -- Returns {'ok'} {'full', thread...} {'disk', bytes}
 local now, held = now_ms(), redis.call('HGETALL', KEYS[1])
 local threads, mine = {}, false
@@ -14,7 +16,9 @@ local most, disk = tonumber(ARGV[6]), tonumber(redis.call('HGET', KEYS[3], '') o
 if most > 0 and disk >= most then return {'disk', text(disk)} end
 local places = tonumber(ARGV[3])
 if places > 0 and not mine and #threads >= places then
-  redis.call('SET', KEYS[2], '1', 'PX', ARGV[5])
+  if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[5]) then
+    redis.call('PUBLISH', ARGV[7], 'place|' .. table.concat(threads, ' '))
+  end
   return {'full', unpack(threads)}
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. text(now + tonumber(ARGV[4])))

@@ -40,6 +40,7 @@ from workflow.core.config import Settings
 from workflow.core.config_load import Loaded, config_hash
 from workflow.core.config_reload import Follower
 from workflow.core.errors import Unavailable
+from workflow.core.ids import RunId, ThreadId
 from workflow.core.log import set_level
 from workflow.core.records import WorkerRecord
 from workflow.core.tracing import open_tracing
@@ -136,7 +137,7 @@ class Host:
         self._stack.push_async_callback(reporter.leave)
         services: dict[str, Callable[[], Awaitable[Any]]] = {
             "reaper": Reaper(self._connections, self._scheduler, runs, threads, settings.runs).serve,
-            "signals": lambda: listen(self._connections, self.carrier.on_signal),
+            "signals": self._listen,
             "files": files.serve,
             "removals": Removals(self._connections, sandboxes.remove).serve,
             "announce": self._announce,
@@ -236,6 +237,17 @@ class Host:
             log.warning("drained by %s" if wishes.drained_by else "takes runs again%s", wishes.drained_by)
         if wishes.drained_by and wishes.hand_over:
             self.carrier.hand_over()
+
+    async def _listen(self) -> None:
+        async with asyncio.TaskGroup() as group:
+
+            def on_signal(kind: str, about: str) -> None:
+                if kind == "place":
+                    group.create_task(self._shop.sandboxes.yield_place([ThreadId(name) for name in about.split()]))
+                else:
+                    self.carrier.on_signal(kind, RunId(about))
+
+            await listen(self._connections, on_signal)
 
     async def _sweep(self) -> None:
         while True:

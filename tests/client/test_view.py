@@ -76,6 +76,14 @@ def out(offset: int, text: str, *, call_id: str = "c1") -> Delta:
     return piece(offset, text, item=call_id, kind=DeltaKind.STDOUT)
 
 
+def test_a_run_that_waits_for_a_place_says_so_once() -> None:
+    place = Waiting(run_id=R, waiting_for="quota")
+    started = RunStarted(thread_id=T, run_id=R, at=1000, worker="w1", model="scripted", sandbox="local/T1")
+    assert render([started, place, place, Waiting(run_id=R)]) == (
+        "  started on w1 · scripted · local/T1\n  waiting for quota\n"
+    )
+
+
 def test_a_whole_run_reads_like_a_story() -> None:
     steps = (PlanStep(id="1", title="Write it", status="in_progress"), PlanStep(id="2", title="Test it"))
     later = (steps[0].model_copy(update={"status": "done", "note": "runs"}), steps[1])

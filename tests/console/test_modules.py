@@ -11,16 +11,17 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from dialtone import Client
-from dialtone.items import StreamItem, write_item
+from dialtone.items import StreamItem, Waiting, write_item
 from dialtone.sse import SseParser
 from tests.client.real_stack import call, script
 from tests.client.stub_gateway import EPOCH, Cut, Frame, Step, StubGateway, UntilCancelled, UntilWatched, problem
-from workflow.core.events import Delta, DeltaKind, Message, Notice, RunFinished
+from workflow.core.events import Delta, DeltaKind, Message, Notice, RunFinished, RunQueued, RunStarted
 from workflow.core.ids import ItemId, RunId, ThreadId
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(60)]
 
 T = ThreadId("")
+R = RunId("t.1")
 COLLECT = """async ({ threadId, options, abortAt }) => {
     const { Dialtone } = await import("/dialtone.js");
     const controller = new AbortController();
@@ -234,6 +235,35 @@ def as_stream_item(item: StreamItem) -> dict[str, Any]:
     fields = json.loads(write_item(item))
     kind = fields["type"] if fields["type"] in {"delta", "waiting", "gap", "reset"} else "event"
     return {"kind": kind, "id": fields.get("id"), "data": fields}
+
+
+async def test_a_run_is_seen_to_wait_for_what_it_waits_for_and_to_go_on(blank: Page) -> None:
+    items: list[StreamItem] = [
+        RunQueued(thread_id=T, run_id=R, task="do it"),
+        Waiting(run_id=R, position=1, waiting_for="worker"),
+        RunStarted(thread_id=T, run_id=R, worker="w", model="m", sandbox="s"),
+        Waiting(run_id=R, waiting_for="quota"),
+        Waiting(run_id=R),
+    ]
+    seen = await blank.evaluate(
+        """async items => {
+            const { ThreadView } = await import("/model/thread_view.js");
+            const view = new ThreadView();
+            return items.map((item) => {
+                view.apply(item);
+                const [run] = view.runs.values();
+                return [run.status, run.waitingFor, run.position];
+            });
+        }""",
+        [as_stream_item(item) for item in items],
+    )
+    assert seen == [
+        ["queued", "", None],
+        ["queued", "worker", 1],
+        ["running", "", None],
+        ["running", "quota", None],
+        ["running", "", None],
+    ]
 
 
 async def test_terminal_colors_are_read_and_other_codes_dropped(blank: Page) -> None:

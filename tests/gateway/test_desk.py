@@ -10,10 +10,11 @@ from gateway.keyring import KeyRing
 from modem import keys, workers
 from modem.figures import Reporter
 from modem.meter import RUNS_ENDED, WAIT_SECONDS, Meter
+from modem.quotas import TenantQuota
 from tests.gateway.playing import Worker
 from tests.gateway.serving import Gateway, make_settings
 from tests.until import until
-from workflow.core.config import Settings
+from workflow.core.config import SandboxSettings, Settings
 from workflow.core.events import Usage, UsageUpdated
 from workflow.core.ids import TenantId, ThreadId, UserId
 from workflow.core.records import Caller, Scope, WorkerRecord
@@ -76,6 +77,8 @@ async def test_operators_see_runs_of_all_tenants_and_why_they_wait(ops: httpx.As
     waiting = await worker.open(await worker.thread(OTHER), "third", OTHER)
     items = {item["run"]["run_id"]: item for item in (await ops.get("/api/operator/runs")).json()["items"]}
     assert items[at_work.run_id]["why"] == ""
+    await TenantQuota(worker.connections, SandboxSettings(), owner="w1").wait(thread, is_over=False)
+    assert await why(ops, at_work.run_id) == "its tenant has as many live sandboxes as it may"
     assert items[behind]["why"] == f"its thread works on {at_work.run_id}"
     assert items[waiting]["why"] == "no worker is alive"
     await workers.announce(worker.connections, a_worker(draining=True))

@@ -1,12 +1,15 @@
 """What a stream promises, on one connection: order, resume, honest gaps, the end."""
 
+import asyncio
 import json
 
 import httpx
 
+from modem.quotas import TenantQuota
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway
+from workflow.core.config import SandboxSettings
 from workflow.core.ids import ItemId
 
 
@@ -188,6 +191,33 @@ async def test_idle_stream_has_a_heartbeat(gateway: Gateway, worker: Worker) -> 
     async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
         await reader.until_heartbeats(2)
     assert reader.messages == []
+
+
+async def test_a_run_that_waits_for_a_place_of_its_tenant_says_so_to_all_until_it_goes_on(
+    gateway: Gateway, worker: Worker
+) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    quota = TenantQuota(worker.connections, SandboxSettings(max_live_per_tenant=1), owner="w1")
+    told = {"run_id": turn.run_id, "position": None, "waiting_for": "quota"}
+    url = f"{gateway.url}/api/agent/{thread}/stream"
+    async with await Reader.open(url) as early:
+        await early.until_id((await worker.ids(thread))[-1])
+        await quota.wait(thread, is_over=False)
+        await quota.wait(thread, is_over=False)
+        await early.until_event("waiting")
+        assert early.data[-1] == told
+        for query in ("", f"?run_id={turn.run_id}"):
+            async with await Reader.open(url + query) as late:
+                await late.until_event("waiting")
+                assert late.data[-1] == told
+        await quota.wait(thread, is_over=True)
+        async with asyncio.timeout(10):
+            while early.data[-1] == told:
+                assert await early.more()
+        assert early.data[-1] == told | {"waiting_for": ""}
+        await early.until_heartbeats(early.heartbeats + 2)
+        assert early.data[-1] == told | {"waiting_for": ""}, "nothing more to tell"
 
 
 async def test_queued_run_is_told_its_place(gateway: Gateway, worker: Worker) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from modem import keys
 from modem.quotas import TenantQuota, places
+from modem.signals import listen
 from tests.modem.conftest import ALICE, EVE, Line
 from tests.sandboxes.holding import ALL_TIERS, report, why_not
 from tests.until import until
@@ -46,9 +47,27 @@ async def worker(line: Line, folder: Path, checked: TierReport) -> AsyncIterator
             quota = TenantQuota(line.connections, chosen, owner=f"w{count}")
             made = LocalProvider(chosen, data_dir=folder, report=checked, quota=quota)
             stack.push_async_exit(made)
+            listening = asyncio.create_task(_listen(line, made))
+
+            async def end() -> None:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+
+            stack.push_async_callback(end)
             return made
 
         yield make
+
+
+async def _listen(line: Line, provider: LocalProvider) -> None:
+    """What the worker's host does with signals."""
+    async with asyncio.TaskGroup() as group:
+
+        def on_signal(kind: str, about: str) -> None:
+            assert kind == "place"
+            group.create_task(provider.yield_place([ThreadId(name) for name in about.split()]))
+
+        await listen(line.connections, on_signal)
 
 
 async def busy(provider: LocalProvider, thread_id: ThreadId) -> LocalSandbox:
@@ -94,15 +113,48 @@ async def test_who_waits_gets_the_place_of_an_idle_sandbox_in_another_worker(lin
     await idle.exec("true")
     await holder.sweep()
     assert idle.is_live, "nobody waits yet"
-    command = asyncio.create_task(wanting.exec("echo at last"))
+    assert (await asyncio.wait_for(wanting.exec("echo at last"), 10)).stdout == b"at last\n"
+    assert not idle.is_live
+
+
+async def test_one_place_is_made_for_one_wish_though_several_workers_could(line: Line, worker: MakeWorker) -> None:
+    holders = [worker(max_live_per_tenant=3) for _ in range(3)]
+    idle = [await holder.open(await line.thread()) for holder in holders]
+    for sandbox in idle:
+        await sandbox.exec("true")
+    wanting = await worker(max_live_per_tenant=3, tenant_wait_s=30).open(await line.thread())
+    await asyncio.wait_for(wanting.exec("true"), 10)
+    assert [sandbox.is_live for sandbox in idle].count(True) == 2
+
+
+async def test_a_run_that_waits_for_a_place_says_so_until_it_has_one(line: Line, worker: MakeWorker) -> None:
+    holder, other = worker(max_live_per_tenant=1), worker(max_live_per_tenant=1, tenant_wait_s=30)
+    held = await busy(holder, await line.thread())
+    thread = await line.thread()
+    run = await line.execute(thread)
+    await line.claim(run.run_id, worker="w2")
+    command = asyncio.create_task((await other.open(thread)).exec("true"))
+
+    async def waiting_for() -> str:
+        return (await line.threads.run(ALICE, run.run_id)).waiting_for
 
     async def waits() -> bool:
-        return bool(await line.connections.commands.exists(keys.tenant_waits(ALICE.tenant)))
+        return await waiting_for() == "quota"
 
-    await until(waits, what="the wish to be known")
-    await holder.sweep()
-    assert (await asyncio.wait_for(command, 10)).stdout == b"at last\n"
-    assert not idle.is_live
+    await until(waits, what="the record to say why it waits")
+    await held.close()
+    await asyncio.wait_for(command, 10)
+    assert await waiting_for() == ""
+
+
+async def test_a_run_that_its_tenant_may_not_start_yet_waits_for_its_quota(line: Line) -> None:
+    first, second = await line.execute(await line.thread()), await line.execute(await line.thread())
+    line.scheduler.limits = line.settings.limits.model_copy(update={"max_running_per_tenant": 1})
+    assert await line.scheduler.next() == first.run_id
+    await line.claim(first.run_id)
+    assert (await line.threads.run(ALICE, second.run_id)).waiting_for == "quota"
+    line.scheduler.limits = line.settings.limits.model_copy(update={"max_running_per_tenant": 2})
+    assert (await line.threads.run(ALICE, second.run_id)).waiting_for == "worker"
 
 
 async def test_a_thread_that_another_worker_took_over_counts_once(line: Line, worker: MakeWorker) -> None:

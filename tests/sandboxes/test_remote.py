@@ -386,7 +386,7 @@ class OnePlace:
     limits_disk = False
 
     def __init__(self) -> None:
-        self.holder = ""
+        self.holder = self.waiting = ""
 
     async def take(self, thread_id: ThreadId) -> Collection[ThreadId]:
         if self.holder in ("", thread_id):
@@ -394,9 +394,14 @@ class OnePlace:
             return ()
         return [ThreadId(self.holder)]
 
-    async def keep(self, thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+    async def wait(self, thread_id: ThreadId, *, is_over: bool) -> None:
+        self.waiting = "" if is_over else thread_id
+
+    async def choose(self, thread_ids: Collection[ThreadId]) -> bool:
+        return bool(self.waiting)
+
+    async def keep(self, thread_ids: Collection[ThreadId]) -> None:
         assert set(thread_ids) == {self.holder}
-        return ()
 
     async def give(self, thread_id: ThreadId) -> None:
         if self.holder == thread_id:
@@ -418,10 +423,19 @@ async def test_a_tenants_place_passes_from_an_idle_machine_to_the_next(worker: W
     await asyncio.wait_for(started.wait(), 10)
     with pytest.raises(LimitExceeded, match="sandboxes of this tenant are live"):
         await one.read("a")
+    assert not quota.waiting
     command.cancel()
     with pytest.raises(asyncio.CancelledError):
         await command
     assert await one.read("a") == b"1" and quota.holder == "one"
+    await provider.yield_place([ThreadId("one")])
+    assert provider.live == 1, "no other worker waits"
+    quota.waiting = "another worker's"
+    await provider.yield_place([ThreadId("two")])
+    assert provider.live == 1, "that one sleeps already"
+    await provider.yield_place([ThreadId("one")])
+    assert (quota.holder, provider.live) == ("", 0)
+    assert await one.read("a") == b"1"
 
     async def is_free() -> bool:
         await provider.sweep()

@@ -284,7 +284,7 @@ class SandboxSettings(Section):
         0, ge=0, description="one tenant's local workspaces; with more no command starts; 0 means no limit"
     )
     tenant_wait_s: float = Field(
-        60.0, ge=0, description="a sandbox beyond its tenant's limits waits so long for a place; 0 refuses at once"
+        60.0, ge=0, description="a sandbox beyond its tenant's limits waits so long for a place; 0: for idle ones only"
     )
     archive_after_days: float = Field(7.0, gt=0, description="an unused workspace is packed after this")
     workspaces_bytes: Bytes = Field(50_000_000_000, description="disk budget of all workspaces together")

@@ -72,14 +72,24 @@ class Quota(Protocol):
         ...
 
     async def take(self, thread_id: ThreadId) -> Collection[ThreadId]:
-        """Counts a sandbox in. Empty: it may start; else the threads of its tenant that hold every place there is.
+        """Counts a sandbox in. Empty: it may start; else the threads of its tenant that hold every place there is, and
+        the workers are asked for one.
 
         Raises: LimitExceeded when the tenant's files take more than they may.
         """
         ...
 
-    async def keep(self, thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
-        """Keeps the places of live sandboxes; those of them whose tenant waits for one."""
+    async def wait(self, thread_id: ThreadId, *, is_over: bool) -> None:
+        """Tells who follows the thread's run that it waits for a place, or does so no longer."""
+        ...
+
+    async def choose(self, thread_ids: Collection[ThreadId]) -> bool:
+        """Whether this worker is the one to make a place for their tenant: the first of all workers that says it can,
+        once for each time that somebody asked."""
+        ...
+
+    async def keep(self, thread_ids: Collection[ThreadId]) -> None:
+        """Keeps the places of live sandboxes."""
         ...
 
     async def give(self, thread_id: ThreadId) -> None:

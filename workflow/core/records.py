@@ -97,7 +97,9 @@ class RunRecord(Record):
     task: str
     options: RunOptions = RunOptions()
     position: int | None = Field(None, description="runs that will start before this one; None once started")
-    waiting_for: str = Field("", description="why it waits: `worker`, `thread`, `quota`, `person`")
+    waiting_for: str = Field(
+        "", description="why it waits: `worker`, `thread`, `person`, `quota` (of runs; of sandboxes while it runs)"
+    )
     attempt: int = 0
     max_attempts: int = 3
     cancel_requested: bool = False
@@ -113,6 +115,11 @@ class RunRecord(Record):
     sandbox: str = ""
     config_hash: str = Field("", description="of the configuration that it runs with, `./run.sh config print`")
     trace: str = Field("", description="W3C traceparent of the request that made it; empty without tracing")
+
+    @property
+    def waits(self) -> bool:
+        """True while it is queued, and while its worker cannot go on with it."""
+        return self.status == "queued" or (self.status == "running" and self.waiting_for != "")
 
 
 class ConfigState(Record):

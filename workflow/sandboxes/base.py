@@ -5,7 +5,7 @@ Paths are POSIX, relative to the workspace root unless they start with the sandb
 "outside_workspace")`. Text is never decoded here: bytes in, bytes out.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -270,6 +270,10 @@ class SandboxProvider(Protocol):
 
     async def remove(self, thread_id: ThreadId) -> None:
         """Deletes the thread's sandbox and workspace for good."""
+        ...
+
+    async def yield_place(self, thread_ids: Collection[ThreadId]) -> None:
+        """Another worker needs one of the places that these threads' sandboxes take: puts an idle one away, if any."""
         ...
 
     async def sweep(self) -> int:

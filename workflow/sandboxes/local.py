@@ -67,7 +67,9 @@ class LocalProvider:
         Raises: ConfigError for a credential that is not there.
         """
         self._busy = busy
-        self._admission = Admission(quota, wait_s=settings.tenant_wait_s, free=self._free)
+        self._admission = Admission(
+            quota, wait_s=settings.tenant_wait_s, has_idle=lambda threads: bool(self._idle(threads)), free=self._free
+        )
         self._settings = settings
         self._data_dir = data_dir.resolve()
         self._report = report
@@ -120,6 +122,9 @@ class LocalProvider:
         """Makes the workspace of `target` what that of `source` was. Raises: ToolError `no_such_snapshot`."""
         theirs, ours = await self.open(source), await self.open(target)
         return await ours.adopt(theirs, snapshot_id)
+
+    async def yield_place(self, thread_ids: Collection[ThreadId]) -> None:
+        await self._admission.yield_place(thread_ids)
 
     @property
     def live(self) -> int:
@@ -216,16 +221,19 @@ class LocalProvider:
 
     async def _free(self, threads: Collection[ThreadId]) -> bool:
         """Closes the live sandbox of these threads that was unused longest and runs nothing; False if there is none."""
-        idle = [
-            sandbox
-            for thread_id, sandbox in self._all()
-            if thread_id in threads and sandbox.is_live and not sandbox.runs_commands and not sandbox.has_background
-        ]
+        idle = self._idle(threads)
         if not idle:
             return False
         await min(idle, key=lambda sandbox: sandbox.used_at).close()
         await self._admission.close()
         return True
+
+    def _idle(self, threads: Collection[ThreadId]) -> list[LocalSandbox]:
+        return [
+            sandbox
+            for thread_id, sandbox in self._all()
+            if thread_id in threads and sandbox.is_live and not sandbox.runs_commands and not sandbox.has_background
+        ]
 
     def _all(self) -> list[tuple[ThreadId, LocalSandbox]]:
         return [*self._sandboxes.items(), *self._resting.items()]

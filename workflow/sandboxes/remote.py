@@ -54,7 +54,9 @@ class RemoteProvider:
         self._pace = pace
         self._sandboxes: dict[ThreadId, RemoteSandbox] = {}
         self._looked_for_leaks_at = monotonic()
-        self._admission = Admission(quota, wait_s=settings.tenant_wait_s, free=self._free)
+        self._admission = Admission(
+            quota, wait_s=settings.tenant_wait_s, has_idle=lambda threads: bool(self._idle(threads)), free=self._free
+        )
 
     @property
     def live(self) -> int:
@@ -102,6 +104,9 @@ class RemoteProvider:
         async with self._bounded():
             for found in await self._fleet.find(thread_id):
                 await self._fleet.kill(found.id)
+
+    async def yield_place(self, thread_ids: Collection[ThreadId]) -> None:
+        await self._admission.yield_place(thread_ids)
 
     async def sweep(self) -> int:
         """Puts idle machines away and ends those whose thread is gone; how many."""
@@ -213,11 +218,7 @@ class RemoteProvider:
 
     async def _free(self, threads: Collection[ThreadId]) -> bool:
         """Puts the machine of these threads away that was unused longest and is idle; False if there is none."""
-        idle = [
-            (thread_id, sandbox)
-            for thread_id, sandbox in self._sandboxes.items()
-            if thread_id in threads and sandbox.line.machine is not None and not sandbox.is_busy
-        ]
+        idle = self._idle(threads)
         if not idle:
             return False
         thread_id, oldest = min(idle, key=lambda held: held[1].line.used_at)
@@ -225,6 +226,13 @@ class RemoteProvider:
         self._admission.leave(thread_id)
         await self._admission.close()
         return True
+
+    def _idle(self, threads: Collection[ThreadId]) -> list[tuple[ThreadId, RemoteSandbox]]:
+        return [
+            (thread_id, sandbox)
+            for thread_id, sandbox in self._sandboxes.items()
+            if thread_id in threads and sandbox.line.machine is not None and not sandbox.is_busy
+        ]
 
     @contextlib.asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:

@@ -127,7 +127,7 @@ export class ThreadView {
       case "run.resumed":
         if (run) {
           const { worker, attempt, config_hash: configHash = "" } = event;
-          Object.assign(run, { worker, attempt, configHash: configHash || run.configHash });
+          Object.assign(run, { worker, attempt, waitingFor: "", configHash: configHash || run.configHash });
         }
         return this._note(event);
       case "message":
@@ -187,6 +187,7 @@ export class ThreadView {
       status: "running",
       startedAt: event.at,
       position: null,
+      waitingFor: "",
       model,
       sandbox,
       worker,
@@ -372,7 +373,7 @@ export class ThreadView {
   /** @param {{ run_id: string, position: number | null, waiting_for: string }} waiting */
   _waiting(waiting) {
     const run = this._run(waiting.run_id);
-    if (run.status === "queued") Object.assign(run, { position: waiting.position, waitingFor: waiting.waiting_for });
+    Object.assign(run, { position: waiting.position, waitingFor: waiting.waiting_for });
   }
 
   /** A gap or a reset: what is left of the events that cannot be read any more. @param {import("../dialtone.js").StreamItem} item */

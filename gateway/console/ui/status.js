@@ -70,6 +70,7 @@ function activity(view, run) {
     const ahead = run.position ? `, ${run.position} before it` : "";
     return `Waiting${run.waitingFor ? ` for ${run.waitingFor}` : ""}${ahead}`;
   }
+  if (run.waitingFor) return `Waiting for ${run.waitingFor}`;
   const block = view.chunks
     .slice(-3)
     .flatMap((chunk) => chunk.blocks)
