@@ -10,10 +10,11 @@ import logging
 import secrets
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from modem import keys
 from modem.pool import Connections, translated
@@ -44,6 +45,8 @@ class Answer(BaseModel):
     """`elsewhere`: another worker has this sandbox."""
     origin: str = ""
     """How the server inside is addressed when `open`: `http://localhost:3000`."""
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    """What every request to it must bring along; secret."""
     detail: str = ""
 
     def pack(self) -> bytes:
@@ -57,6 +60,8 @@ class Tunnel:
 
     socket: socket.socket
     origin: str
+    headers: Mapping[str, str] = field(repr=False)
+    """What every request over it must bring along; secret."""
 
 
 class Passes:
@@ -132,7 +137,7 @@ class Doors:
             sock.close()
             raise
         if answer.status == "open":
-            return Tunnel(sock, answer.origin)
+            return Tunnel(sock, answer.origin, answer.headers)
         sock.close()
         if answer.status == "elsewhere":
             return None

@@ -6,8 +6,8 @@ redirects to `localhost` are ours to turn back.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from gateway.auth import COOKIE
 
@@ -37,12 +37,14 @@ class Disguise:
     outer: str
     inner: str
     port: int
+    added: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers, in lower case, that go in with every request and that no visitor may set."""
 
     def inward(self, headers: Headers) -> list[tuple[str, str]]:
         """The visitor's headers for the server. `content-length` and those of WebSockets are left to the carrier."""
         plain = [(name.decode("latin-1").lower(), _sendable(value)) for name, value in headers]
-        dropped = _NOT_IN | _named(plain)
-        kept = [("Host", self.inner.partition("://")[2])]
+        dropped = _NOT_IN | _named(plain) | self.added.keys()
+        kept = [("Host", self.inner.partition("://")[2]), *self.added.items()]
         for name, value in plain:
             if name in dropped or name.startswith(("x-forwarded-", _SOCKET)) or _is_our_key(name, value):
                 continue

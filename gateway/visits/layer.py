@@ -82,7 +82,7 @@ class Visits:
 
     async def _visit(self, visit: "_Visit", link: PreviewLink, secret: str) -> None:
         tunnel = await self._doors.open(link)
-        disguise = Disguise(outer=self._names.origin(secret), inner=tunnel.origin, port=link.port)
+        disguise = Disguise(outer=self._names.origin(secret), inner=tunnel.origin, port=link.port, added=tunnel.headers)
         settings = self._settings
         carry, limit = (
             (duplex, settings.max_body_bytes)

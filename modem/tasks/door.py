@@ -82,8 +82,8 @@ class Door:
     ) -> None:
         try:
             sandbox = await self._sandboxes.open(thread_id)
-            async with sandbox.in_use(), _reach(sandbox, port) as (origin, inside):
-                writer.write(Answer(status="open", origin=origin).pack())
+            async with sandbox.in_use(), _reach(sandbox, port) as (origin, headers, inside):
+                writer.write(Answer(status="open", origin=origin, headers=headers).pack())
                 await writer.drain()
                 await carry((reader, writer), inside)
         except ToolError as error:
@@ -96,9 +96,13 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def _reach(sandbox: Sandbox, port: int) -> AsyncIterator[tuple[str, Streams]]:
-    """The origin by which the server knows itself, and a connection to it. Raises: OSError, SandboxError, ToolError."""
-    host, outer_port = await sandbox.host_port(port)
+async def _reach(sandbox: Sandbox, port: int) -> AsyncIterator[tuple[str, dict[str, str], Streams]]:
+    """The origin by which the server knows itself, what requests must bring along, and a connection to it.
+
+    Raises: OSError, SandboxError, ToolError.
+    """
+    address = await sandbox.address(port)
+    host, outer_port = address.host, address.port
     async with asyncio.timeout(CONNECT_S):
         if host.startswith("unix:"):
             origin = f"http://localhost:{port}"
@@ -112,7 +116,7 @@ async def _reach(sandbox: Sandbox, port: int) -> AsyncIterator[tuple[str, Stream
                 to, outer_port, ssl=is_tls or None, server_hostname=host if is_tls else None
             )
     with contextlib.closing(inside[1]):
-        yield origin, inside
+        yield origin, dict(address.headers), inside
 
 
 def _own_address() -> str:

@@ -100,11 +100,11 @@ async def test_a_port_inside_is_reached_from_outside(networked: Sandbox) -> None
         port = free.getsockname()[1]
     await networked.write("index.txt", b"served from inside")
     process = await networked.start(f"exec python3 -m http.server --bind 127.0.0.1 {port} 2>&1")
-    host, inside = await networked.host_port(port)
-    assert inside == port and host.startswith("unix:")
+    address = await networked.address(port)
+    assert address.port == port and address.host.startswith("unix:")
     answer = b""
     for _ in range(100):
-        reader, writer = await asyncio.open_unix_connection(host.removeprefix("unix:"))
+        reader, writer = await asyncio.open_unix_connection(address.host.removeprefix("unix:"))
         with contextlib.closing(writer):
             writer.write(b"GET /index.txt HTTP/1.0\r\n\r\n")
             answer = await asyncio.wait_for(reader.read(), 5)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.visits.headers import Disguise
 from modem import workers
 from modem.doors import Doors, Passes
 from modem.links import MAX_LINKS, Links
@@ -89,10 +90,12 @@ class Floor:
     async def visit(self, link: PreviewLink) -> bytes:
         """What the server inside answers; empty when nothing is there."""
         tunnel = await self.doors.open(link)
-        host = tunnel.origin.partition("://")[2]
+        disguise = Disguise(outer=TEMPLATE, inner=tunnel.origin, port=link.port, added=tunnel.headers)
+        forged = [(name.encode(), b"forged") for name in tunnel.headers]
+        headers = "".join(f"{name}: {value}\r\n" for name, value in disguise.inward(forged))
         reader, writer = await asyncio.open_connection(sock=tunnel.socket)
         with contextlib.closing(writer):
-            writer.write(f"GET /index.html HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            writer.write(f"GET /index.html HTTP/1.0\r\n{headers}\r\n".encode())
             async with asyncio.timeout(10):
                 return (await reader.read()).partition(b"\r\n\r\n")[2]
 

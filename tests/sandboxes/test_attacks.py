@@ -159,7 +159,7 @@ async def test_a_port_of_the_host_is_not_reached_through_a_preview(sandbox: Loca
         pytest.skip("commands in T2 have no sockets, so there are no previews")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
-        host, _ = await sandbox.host_port(server.getsockname()[1])
+        host = (await sandbox.address(server.getsockname()[1])).host
         reader, writer = await asyncio.open_unix_connection(host.removeprefix("unix:"))
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()

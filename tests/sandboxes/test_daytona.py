@@ -11,6 +11,7 @@ from tests.sandboxes.remotes import connect, fresh_server
 from tests.servers.boxes import Box, Fault
 from workflow.core.errors import SandboxError
 from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import Address
 from workflow.sandboxes.remote import RemoteProvider
 from workflow.sandboxes.remote_sandbox import RemoteSandbox
 
@@ -136,9 +137,9 @@ async def test_the_network_is_as_configured(
         await (await provider.open(THREAD)).exec("true")
     request = only_box(server).request
     assert (request["networkBlockAll"], request.get("domainAllowList")) == (blocked, domains)
-    assert (request["snapshot"], request["autoStopInterval"]) == ("ours", 10)
+    assert (request["snapshot"], request["autoStopInterval"], request["public"]) == ("ours", 10, False)
     server.reset()
 
 
 async def test_a_port_has_a_signed_address_of_its_own(sandbox: RemoteSandbox, server: Any) -> None:
-    assert await sandbox.host_port(3000) == (f"3000-{only_box(server).id}.boxes.localhost", server.port)
+    assert await sandbox.address(3000) == Address(f"3000-{only_box(server).id}.boxes.localhost", server.port)

@@ -1,11 +1,13 @@
 """What is particular to E2B: memory that survives a pause, events of files, its network rules and addresses."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.sandboxes import remotes
 from tests.sandboxes.remotes import connect, fresh_server
 from tests.servers.boxes import Box, Fault
@@ -65,8 +67,8 @@ async def test_it_pauses_by_itself_and_wakes_on_traffic(sandbox: RemoteSandbox, 
 @pytest.mark.parametrize(
     ("settings", "access", "network"),
     [
-        ({"network": "off"}, False, None),
-        ({"network": "open"}, True, None),
+        ({"network": "off"}, False, {}),
+        ({"network": "open"}, True, {}),
         (
             {"network": "allowlist", "allow_hosts": ["api.example.org", "*.example.com"], "allow_registries": True},
             True,
@@ -76,21 +78,42 @@ async def test_it_pauses_by_itself_and_wakes_on_traffic(sandbox: RemoteSandbox, 
     ids=["off", "open", "allowlist"],
 )
 async def test_the_network_is_as_configured(
-    server: Any, settings: dict[str, Any], access: bool, network: dict[str, Any] | None
+    server: Any, settings: dict[str, Any], access: bool, network: dict[str, Any]
 ) -> None:
     async with connect("e2b", server, settings={**settings, "template": "ours"}) as provider:
         await (await provider.open(THREAD)).exec("true")
     request = only_box(server).request
-    assert (request["allow_internet_access"], request.get("network")) == (access, network)
+    assert (request["allow_internet_access"], request["network"]) == (access, {"allowPublicTraffic": False, **network})
     assert request["templateID"] == "ours"
     server.reset()
 
 
-async def test_a_port_has_an_address_of_its_own(sandbox: RemoteSandbox, server: Any) -> None:
-    host, port = await sandbox.host_port(8000)
-    assert (host, port) == (f"8000-{only_box(server).id}.boxes.localhost", server.port)
+async def test_a_port_has_an_address_of_its_own_that_opens_with_a_token_only(
+    sandbox: RemoteSandbox, server: Any, provider: RemoteProvider
+) -> None:
+    port = free_port()
+    await sandbox.write("index.html", b"inside")
+    await sandbox.start(f"exec python3 -m http.server --bind 127.0.0.1 {port} 2>&1")
+    address = await sandbox.address(port)
+    assert (address.host, address.port) == (f"{port}-{only_box(server).id}.boxes.localhost", server.port)
+    (token,) = address.headers.values()
+    assert token not in repr(address)
+
+    async def visit(headers: Mapping[str, str]) -> tuple[int, str]:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            named = {**headers, "host": f"{address.host}:{address.port}"}
+            answer = await http.get(f"http://127.0.0.1:{address.port}/index.html", headers=named)
+        return answer.status_code, answer.text
+
+    async def is_served() -> bool:
+        return await visit(address.headers) == (200, "inside")
+
+    await until(is_served, what="the server inside")
+    assert (await visit({}))[0] == 403 and (await visit(dict.fromkeys(address.headers, "guessed")))[0] == 403
+    async with connect("e2b", server) as other:  # finds it by its label, and is given the same token
+        assert await (await other.open(THREAD)).address(port) == address
     with pytest.raises(ToolError):
-        await sandbox.host_port(0)
+        await sandbox.address(0)
 
 
 async def test_a_sandbox_whose_memory_is_of_no_use_is_rebooted(sandbox: RemoteSandbox, server: Any) -> None:

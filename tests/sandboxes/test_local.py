@@ -107,7 +107,7 @@ async def test_a_port_is_found_by_the_worker_that_does_not_run_the_sandbox(make:
         pytest.skip("commands in T2 have no sockets")
     running, asking = await make().open(ONE), await make().open(ONE)
     await running.exec("true")
-    assert await running.host_port(8000) == await asking.host_port(8000)
+    assert await running.address(8000) == await asking.address(8000)
 
 
 async def test_removing_a_thread_ends_its_sandbox_in_every_worker(make: MakeProvider, folder: Path) -> None:

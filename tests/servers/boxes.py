@@ -156,6 +156,10 @@ class BoxServer:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         raise NotImplementedError
 
+    def lets_visit(self, box: Box, headers: dict[bytes, bytes]) -> bool:
+        """Whether a request reaches a port of `box`."""
+        return True
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -235,6 +239,9 @@ class BoxServer:
         box = self.boxes.get(box_id)
         if box is None or box.state not in {"running", "started"}:
             await _answer(send, Fault("", status=502, body={"message": "the sandbox does not run"}))
+            return
+        if not self.lets_visit(box, dict(scope["headers"])):
+            await _answer(send, Fault("", status=403, body={"message": "secured with traffic access token"}))
             return
         body = b""
         while (message := await receive())["type"] == "http.request":

@@ -71,6 +71,10 @@ class E2bServer(BoxServer):
         else:
             await self._control(scope, receive, send)
 
+    def lets_visit(self, box: Box, headers: dict[bytes, bytes]) -> bool:
+        token = _traffic_token(box)
+        return not token or headers.get(b"e2b-traffic-access-token", b"").decode() == token
+
     def box_of(self, headers: Any) -> Box:
         return self.boxes[headers["e2b-sandbox-id"]]
 
@@ -132,6 +136,7 @@ class E2bServer(BoxServer):
             "clientID": "local",
             "envdVersion": ENVD_VERSION,
             "envdAccessToken": TOKEN + box.id,
+            "trafficAccessToken": _traffic_token(box) or None,
             "domain": f"boxes.localhost:{self.port}",
         }
 
@@ -246,6 +251,12 @@ class _Files(filesystem_connect.Filesystem):
                     yield _change("filesystem", event)
         finally:
             stop.set()
+
+
+def _traffic_token(box: Box) -> str:
+    """What opens its ports; empty when everybody may visit them."""
+    is_public = (box.request.get("network") or {}).get("allowPublicTraffic", True)
+    return "" if is_public else f"traffic-token-{box.id}"
 
 
 def _event(name: Any, value: Any) -> process_pb.ProcessEvent:

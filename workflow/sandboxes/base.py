@@ -76,6 +76,18 @@ class FileDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where the worker's door reaches a port of a sandbox."""
+
+    host: str
+    """Or `unix:<path>`."""
+    port: int
+    """443: by TLS."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What every HTTP request must bring along; secret."""
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxUsage:
     """What a sandbox uses now; -1 where the provider cannot tell."""
 
@@ -173,10 +185,10 @@ class Sandbox(Protocol):
         """A tar archive of what is below `path`."""
         ...
 
-    async def host_port(self, port: int) -> tuple[str, int]:
-        """Where the worker's door reaches `port` of this sandbox: a host or `unix:<path>`, and a port. Wakes it.
+    async def address(self, port: int) -> Address:
+        """Where `port` of this sandbox is reached. Wakes it.
 
-        By TLS when the port is 443. Raises: ToolError `held_elsewhere` when only another worker can open it.
+        Raises: ToolError `held_elsewhere` when only another worker can open it.
         """
         ...
 

@@ -34,6 +34,7 @@ from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
+from workflow.sandboxes.base import Address
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.machines import Asleep, Busy, Dropped, Found, Pace, Show, Vanished
 from workflow.sandboxes.remote import Exists, RemoteProvider
@@ -127,6 +128,7 @@ class DaytonaFleet:
             language="python",
             snapshot=self._settings.template or None,
             labels={OWNER_LABEL: self._label, THREAD_LABEL: thread_id},
+            public=False,
             auto_stop_interval=math.ceil(self.lease_s / 60),
             network_block_all=self._settings.network == "off",
             domain_allow_list=",".join(hosts) or None,
@@ -196,7 +198,7 @@ class DaytonaMachine:
         self.id = sandbox.id
         self._sandbox = sandbox
         self._scrub = scrub
-        self._addresses: dict[int, tuple[float, tuple[str, int]]] = {}
+        self._addresses: dict[int, tuple[float, Address]] = {}
         """Port → until when its address is given out again, by the monotonic clock, and the address."""
 
     async def call(self, command: str) -> str:
@@ -230,16 +232,15 @@ class DaytonaMachine:
         async with self._explained():
             await self._sandbox.stop(timeout=0)
 
-    async def address(self, port: int) -> tuple[str, int]:
-        until, known = self._addresses.get(port, (0.0, ("", 0)))
-        if monotonic() < until:
-            return known
+    async def address(self, port: int) -> Address:
+        if port in self._addresses and monotonic() < self._addresses[port][0]:
+            return self._addresses[port][1]
         async with self._explained():
             preview = await self._sandbox.create_signed_preview_url(port, PREVIEW_S, request_timeout=CONTROL_S)
         url = urlsplit(preview.url)
         if not url.hostname or url.path not in ("", "/"):
             raise SandboxError("Daytona gave an address for the port that is not only a host")
-        address = url.hostname, url.port or (443 if url.scheme == "https" else 80)
+        address = Address(url.hostname, url.port or (443 if url.scheme == "https" else 80))
         self._addresses[port] = monotonic() + PREVIEW_S / 2, address
         return address
 

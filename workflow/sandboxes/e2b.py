@@ -34,6 +34,7 @@ from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
+from workflow.sandboxes.base import Address
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.machines import Asleep, Busy, Dropped, Found, Pace, Show, Vanished
 from workflow.sandboxes.remote import Exists, RemoteProvider
@@ -42,6 +43,8 @@ from workflow.sandboxes.secrecy import Scrubber
 HOME = "/home/user"
 """Of the user that E2B's templates run commands as."""
 REQUEST_S = 60.0
+TRAFFIC_TOKEN = "e2b-traffic-access-token"
+"""Header without which E2B lets nobody reach a port. Source: e2b.dev/docs/network/restrict-public-access"""
 THREAD_LABEL, OWNER_LABEL = "dialtone-thread", "dialtone-label"
 GAPS = (
     "commands, files and their content are at E2B",
@@ -156,10 +159,12 @@ class E2bFleet:
         tokens = [token for token in (sandbox._envd_access_token, sandbox.traffic_access_token) if token]
         return E2bMachine(sandbox, lease_s=self.lease_s, scrub=self._scrub.plus(tokens))
 
-    def _network(self) -> SandboxNetworkOpts | None:
-        if self._settings.network != "allowlist":
-            return None
-        return {"allow_out": list(Policy.of(self._settings).hosts), "deny_out": ["0.0.0.0/0"]}
+    def _network(self) -> SandboxNetworkOpts:
+        # Else whoever guesses the host name of a port may visit it, past our links.
+        network: SandboxNetworkOpts = {"allow_public_traffic": False}
+        if self._settings.network == "allowlist":
+            network |= {"allow_out": list(Policy.of(self._settings).hosts), "deny_out": ["0.0.0.0/0"]}
+        return network
 
 
 class E2bMachine:
@@ -213,9 +218,10 @@ class E2bMachine:
         async with explained(self._scrub):
             await self._sandbox.pause()
 
-    async def address(self, port: int) -> tuple[str, int]:
+    async def address(self, port: int) -> Address:
         host, _, own_port = self._sandbox.get_host(port).partition(":")
-        return host, int(own_port or 443)
+        token = self._sandbox.traffic_access_token
+        return Address(host, int(own_port or 443), {TRAFFIC_TOKEN: token} if token else {})
 
     async def changes(self, path: str) -> AsyncGenerator[None, None]:
         changed, ended = asyncio.Event(), asyncio.Event()

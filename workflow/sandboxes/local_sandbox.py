@@ -13,6 +13,7 @@ from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.base import (
+    Address,
     BackgroundProcess,
     ExecResult,
     FileDifference,
@@ -150,7 +151,7 @@ class LocalSandbox:
     async def download(self, path: str = ".") -> bytes:
         return await self._in_thread(lambda: packed(self._tree, path, workdir=self.info.workdir))
 
-    async def host_port(self, port: int) -> tuple[str, int]:
+    async def address(self, port: int) -> Address:
         if not self._has_sockets:
             raise ToolError(f"commands in tier {self.info.tier} have no ports", kind="port_closed", port=port)
         elsewhere = self._ports.path(port)
@@ -158,8 +159,8 @@ class LocalSandbox:
             # Another worker runs the thread's sandbox; it alone can open a port in it.
             if not elsewhere.exists() or self._ports.is_ours(port):
                 raise ToolError(f"port {port} was not exposed by the running sandbox", kind="held_elsewhere", port=port)
-            return f"unix:{elsewhere}", port
-        return f"unix:{await self._ports.expose(port)}", port
+            return Address(f"unix:{elsewhere}", port)
+        return Address(f"unix:{await self._ports.expose(port)}", port)
 
     @contextlib.asynccontextmanager
     async def in_use(self) -> AsyncIterator[None]:

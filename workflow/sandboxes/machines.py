@@ -14,6 +14,7 @@ from typing import Protocol
 
 from workflow.core.errors import SandboxError
 from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import Address
 
 
 class Asleep(SandboxError):
@@ -69,8 +70,8 @@ class Machine(Protocol):
         """Stops it, its files (and where the vendor can, its memory) kept."""
         ...
 
-    async def address(self, port: int) -> tuple[str, int]:
-        """Host and port where `port` is reached, by TLS when that is 443."""
+    async def address(self, port: int) -> Address:
+        """Where `port` is reached."""
         ...
 
     def changes(self, path: str) -> AsyncGenerator[None, None] | None:

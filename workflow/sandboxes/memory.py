@@ -17,6 +17,7 @@ from workflow.core.ports import OnOutput
 from workflow.sandboxes.archive import Member, members, pack
 from workflow.sandboxes.base import (
     FLEETING,
+    Address,
     BackgroundProcess,
     ExecResult,
     FileDifference,
@@ -131,7 +132,7 @@ class MemorySandbox:
             return Member(path, "dir", stat.mode)
         return Member(path, "file", stat.mode, self.files.read(stat.path))
 
-    async def host_port(self, port: int) -> tuple[str, int]:
+    async def address(self, port: int) -> Address:
         raise SandboxError("the memory sandbox has no ports", port=port)
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from workflow.core.errors import ToolError
 from workflow.core.ports import OnOutput
 from workflow.sandboxes.archive import members, pack
 from workflow.sandboxes.base import (
+    Address,
     BackgroundProcess,
     ExecResult,
     FileDifference,
@@ -109,7 +110,7 @@ class RemoteSandbox:
     async def download(self, path: str = ".") -> bytes:
         return await self._bytes("pack", path=self._relative(path))
 
-    async def host_port(self, port: int) -> tuple[str, int]:
+    async def address(self, port: int) -> Address:
         if not 1 <= port <= 65_535:
             raise ToolError(f"{port} is not a port", kind="port_closed", port=port)
         async with self.line.in_use():
