@@ -24,6 +24,8 @@ from dialtone.results import (
     FileList,
     FileStat,
     ModelChoice,
+    Preview,
+    PreviewList,
     Restored,
     RunPage,
     ThreadPage,
@@ -174,6 +176,14 @@ def delete_file(thread_id: str, path: str) -> Call[None]:
 
 def archive(thread_id: str, *, path: str, format: ArchiveFormat) -> Call[bytes]:
     return Call("GET", _thread(thread_id, "archive"), lambda answer: answer, params=query(path=path, format=format))
+
+
+def previews(thread_id: str) -> Call[tuple[Preview, ...]]:
+    return Call("GET", _thread(thread_id, "previews"), lambda answer: read_as(PreviewList)(answer).items)
+
+
+def revoke_preview(thread_id: str, preview_id: str) -> Call[None]:
+    return Call("DELETE", _thread(thread_id, "previews", preview_id), nothing)
 
 
 def stream_path(thread_id: str) -> str:

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_records(commands)
     _add_steering(commands)
     _add_files(commands)
+    _add_previews(commands)
     _add_history(commands)
     add_desk(commands, _command)
     return parser
@@ -131,6 +132,17 @@ def _add_files(commands: Commands) -> None:
     archive.add_argument("local", help="where to; `-`: standard output")
     archive.add_argument("--path", default=".", help="only what is below this folder")
     archive.add_argument("--format", choices=("tar", "zip"), help="default: as the name ends, else tar")
+
+
+def _add_previews(commands: Commands) -> None:
+    previews = commands.add_parser("previews", help="links to servers in a thread's sandbox")
+    actions = previews.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = _command(actions, "ls", "list links that hold, oldest first")
+    listing.add_argument("thread", metavar="THREAD")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
+    revoke = _command(actions, "revoke", "end a link at once")
+    revoke.add_argument("thread", metavar="THREAD")
+    revoke.add_argument("preview", metavar="PREVIEW", help="its id, as `ls` prints it")
 
 
 def _add_history(commands: Commands) -> None:

@@ -27,6 +27,7 @@ from dialtone.results import (
     EventPage,
     FileStat,
     ModelChoice,
+    Preview,
     Restored,
     RunPage,
     ThreadPage,
@@ -260,6 +261,14 @@ class AsyncClient:
     async def archive(self, thread_id: str, path: str = ".", *, format: ArchiveFormat = "tar") -> bytes:
         """The workspace below `path` as one archive."""
         return await self.send(calls.archive(thread_id, path=path, format=format))
+
+    async def previews(self, thread_id: str) -> tuple[Preview, ...]:
+        """Links to servers in the thread's sandbox that have neither expired nor been revoked, oldest first."""
+        return await self.send(calls.previews(thread_id))
+
+    async def revoke_preview(self, thread_id: str, preview_id: str) -> None:
+        """Ends a link; connections through it are cut within two seconds. Raises: NotFound if it had ended."""
+        await self.send(calls.revoke_preview(thread_id, preview_id))
 
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
         """The answer to any call; those of operators are made by `dialtone.desk`."""

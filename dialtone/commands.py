@@ -166,6 +166,18 @@ async def _files(client: AsyncClient, arguments: Namespace, screen: Screen) -> i
     return EXIT_OK
 
 
+async def _previews(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
+    thread_id = arguments.thread
+    match arguments.action:
+        case "ls":
+            for link in await client.previews(thread_id):
+                url = one_line(link.url, len(link.url))  # whole on any screen: half an address leads nowhere
+                screen.record(link, f"{link.id}  {link.port:>5}  until {moment(link.expires_at)}  {url}")
+        case "revoke":
+            await client.revoke_preview(thread_id, arguments.preview)
+    return EXIT_OK
+
+
 async def _logs(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
     thread_id, run_id = _target(arguments.target)
     last_id: str = arguments.after
@@ -237,6 +249,7 @@ _COMMANDS: dict[str, Callable[[AsyncClient, Namespace, Screen], Awaitable[int]]]
     "steer": _steer,
     "answer": _answer,
     "files": _files,
+    "previews": _previews,
     "logs": _logs,
     "export": _export,
     "desk": run_desk,

@@ -17,6 +17,7 @@ __all__ = [
     "FileDiff",
     "FileStat",
     "ModelChoice",
+    "Preview",
     "Restored",
     "RunPage",
     "RunRecord",
@@ -83,6 +84,21 @@ class Restored(Result):
 
     before: str
     restored: str
+
+
+class Preview(Result):
+    """A link to a server in a thread's sandbox; whoever has its `url` can visit. Times are milliseconds since 1970."""
+
+    id: str
+    port: int
+    url: str
+    run_id: RunId
+    created_at: int = 0
+    expires_at: int = 0
+
+
+class PreviewList(Result):
+    items: tuple[Preview, ...] = ()
 
 
 class ThreadPage(Result):

@@ -82,6 +82,7 @@ class StubThread:
     """Events before it were trimmed."""
     watchers: set[asyncio.Queue[bytes | CutConnection]] = field(default_factory=set)
     files: dict[str, bytes] = field(default_factory=dict)
+    previews: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     """Run id → task."""
     cancelled: set[str] = field(default_factory=set)
@@ -178,6 +179,8 @@ class StubGateway:
                 Route(f"{agent}/runs/{{run_id}}/steer", self._steer, methods=["POST"]),
                 Route(f"{agent}/events", self._events),
                 Route(f"{agent}/questions/{{question_id}}/answer", self._answer, methods=["POST"]),
+                Route(f"{agent}/previews", self._previews),
+                Route(f"{agent}/previews/{{preview_id}}", self._revoke, methods=["DELETE"]),
                 Route(f"{agent}/files", self._files),
                 Route(f"{agent}/files/{{path:path}}", self._file, methods=["GET", "PUT", "DELETE"]),
                 Mount("/", StaticFiles(directory=CONSOLE)),
@@ -390,6 +393,18 @@ class StubGateway:
             return refusal
         files = sorted(self._of(request).files.items())
         return JSONResponse({"items": [{"path": path, "kind": "file", "size": len(body)} for path, body in files]})
+
+    async def _previews(self, request: Request) -> Response:
+        if refusal := await self._begin(request):
+            return refusal
+        return JSONResponse({"items": list(self._of(request).previews.values())})
+
+    async def _revoke(self, request: Request) -> Response:
+        if refusal := await self._begin(request):
+            return refusal
+        if self._of(request).previews.pop(request.path_params["preview_id"], None) is None:
+            return problem(404, "not_found", "no such preview")
+        return Response(status_code=204)
 
     async def _file(self, request: Request) -> Response:
         if refusal := await self._begin(request):

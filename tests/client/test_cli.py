@@ -242,6 +242,21 @@ def test_files_go_up_and_come_down_unchanged(
     assert main(["files", "get", thread_id, "deep/raw.bin"]) == 1
 
 
+def test_previews_are_listed_whole_and_revoked(gateway: StubGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "x", "--detach"])
+    thread_id = capsys.readouterr().out.split(".")[0]
+    link = {"id": "5c0f", "port": 8000, "run_id": f"{thread_id}.1", "created_at": 0, "expires_at": 1_790_000_000_000}
+    url = f"http://{'k' * 26}.{'a-long-name.' * 8}example.org/"
+    gateway.threads[thread_id].previews["5c0f"] = link | {"url": url}
+    assert main(["previews", "ls", thread_id]) == 0
+    assert capsys.readouterr().out == f"5c0f   8000  until 2026-09-21 14:13Z  {url}\n"
+    assert main(["previews", "ls", thread_id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == link | {"url": url}
+    assert main(["previews", "revoke", thread_id, "5c0f"]) == 0
+    assert main(["previews", "revoke", thread_id, "5c0f"]) == 1
+    assert "no such preview" in capsys.readouterr().err
+
+
 def test_without_a_terminal_a_question_says_how_to_answer_it(gateway: StubGateway) -> None:
     gateway.scripts["task"] = [QUESTION, UntilAnswered("q1"), RunFinished(thread_id=T)]
     with running("run", "task") as (process, out):

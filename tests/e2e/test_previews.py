@@ -17,6 +17,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from dialtone import NotFound
 from dialtone.client import AsyncClient
 from modem.links import Links
 from modem.pool import Connections
@@ -363,20 +364,20 @@ async def test_an_expired_link_is_gone_and_ends_what_is_open(preview: Preview) -
 
 async def test_a_revoked_link_is_gone_at_once_and_ends_what_is_open(preview: Preview, client: AsyncClient) -> None:
     link = await short_link(preview.line, preview.run_id)
-    async with link.visitor() as http, httpx.AsyncClient(base_url=preview.line.url, trust_env=False) as api:
-        path = f"/api/agent/{link.thread_id}/previews"
-        listed = {item["id"]: (item["url"], item["port"]) for item in (await api.get(path)).json()["items"]}
+    async with link.visitor() as http:
+        listed = {item.id: (item.url, item.port) for item in await client.previews(link.thread_id)}
         assert (listed[preview.id], listed[link.id]) == ((preview.url, PORT), (link.url, PORT))
         async with asyncio.timeout(15), link.socket("/socket") as ws:
             await ws.recv()
-            assert (await api.delete(f"{path}/{link.id}")).status_code == 204
+            await client.revoke_preview(link.thread_id, link.id)
             answer = await http.get("/text")
             assert (answer.status_code, answer.json()["code"]) == (410, "gone")
             with pytest.raises(ConnectionClosed):
                 await ws.recv()
             assert ws.close_code == 1008
-        assert (await api.delete(f"{path}/{link.id}")).status_code == 404
-        assert {item["id"] for item in (await api.get(path)).json()["items"]} == set(listed) - {link.id}
+        with pytest.raises(NotFound):
+            await client.revoke_preview(link.thread_id, link.id)
+        assert {item.id for item in await client.previews(link.thread_id)} == set(listed) - {link.id}
         assert (await http.get("/text", headers={"host": preview.host})).text == "text", "others are left alone"
 
 
