@@ -11,7 +11,7 @@ from gateway.hub import Hub
 from gateway.keyring import KeyRing
 from gateway.presence import Presence
 from gateway.ratelimit import RateLimit
-from modem.app import make_app
+from modem.broker import Broker
 from modem.buckets import Buckets
 from modem.desk import Desk
 from modem.doors import Doors
@@ -75,7 +75,7 @@ class Services:
         """Connects lazily: nothing is sent before the first request. Raises: ConfigError."""
         most = min(settings.redis.max_connections, COMMAND_CONNECTIONS)
         connections = Connections.open(settings.redis.model_copy(update={"max_connections": most}))
-        hints = Hints(make_app(settings), connections.pulse)
+        hints = Hints(Broker.of(settings), connections.pulse)
         scheduler = Scheduler(connections, limits=settings.limits, runs=settings.runs)
         meter = Meter()
         runs = Runs(connections, scheduler, hints.send, meter=meter)

@@ -5,30 +5,19 @@ from typing import Any
 from celery import Celery
 
 from modem import keys
-from modem.pool import broker_url
+from modem.broker import Broker
 from workflow.core.config import Settings
 from workflow.core.config_load import load
 
-RUN_TASK = "dialtone.run"
 POOL = "modem.loop:AioPool"
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration. Each value that differs from the default has its reason in docs/decisions/0002."""
-    url = broker_url(settings.redis)
-    transport: dict[str, Any] = {
-        "visibility_timeout": int(settings.worker.visibility_timeout_s),
-        "socket_keepalive": True,
-        "health_check_interval": 25,
-        "socket_connect_timeout": settings.redis.timeout_s,
-    }
-    if url.startswith("unix://"):
-        url = "redis+socket://" + url.removeprefix("unix://")
-    if url.startswith("sentinel://"):
-        transport["master_name"] = settings.redis.sentinel_service
+    broker = Broker.of(settings)
     return {
-        "broker_url": url,
-        "broker_transport_options": transport,
+        "broker_url": broker.url,
+        "broker_transport_options": broker.options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_ignore_result": True,
@@ -48,13 +37,6 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "imports": ["modem.tasks.runs"],
     }
-
-
-def make_app(settings: Settings) -> Celery:
-    """A Celery app for `settings`."""
-    celery = Celery("modem")
-    celery.conf.update(celery_settings(settings))
-    return celery
 
 
 app = Celery("modem", set_as_current=True)

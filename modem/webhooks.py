@@ -18,9 +18,9 @@ from pydantic import Field
 
 from modem import keys
 from modem.pool import Connections, translated
+from workflow.core.addresses import checked_url
 from workflow.core.config import WebhookSettings
 from workflow.core.errors import BadInput, Conflict, DialtoneError, NotFound
-from workflow.core.fetch import SafeFetcher
 from workflow.core.ids import RunId, TenantId, ThreadId
 from workflow.core.records import Record
 
@@ -68,7 +68,7 @@ def check_address(url: str, settings: WebhookSettings) -> None:
     if settings.secret is None:
         raise BadInput("webhooks.secret is not set here, and no notice goes out unsigned", field="webhook")
     try:
-        SafeFetcher(allow_private=settings.allow_private).checked(url)
+        checked_url(url, allow_private=settings.allow_private)
     except DialtoneError as error:
         raise BadInput(f"webhook: {error.message}", field="webhook") from error
 

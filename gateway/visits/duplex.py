@@ -6,20 +6,13 @@ import contextlib
 from aiohttp import ClientError, ClientWebSocketResponse, ClientWSTimeout, WSMsgType, WSServerHandshakeError
 from starlette.types import Receive, Scope, Send
 
+from gateway.visits.endings import Denied
 from gateway.visits.headers import Disguise
 from gateway.visits.tunnel import HEADERS_S, address, over
 from modem.doors import Tunnel
 from workflow.core.errors import SandboxError
 
 NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011
-
-
-class Denied(Exception):
-    """The server refuses the upgrade with an HTTP status."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
 
 
 async def duplex(

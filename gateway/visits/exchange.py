@@ -9,6 +9,7 @@ from aiohttp import ClientError, ClientResponse
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from gateway.visits.endings import Cut, Left
 from gateway.visits.headers import Disguise
 from gateway.visits.tunnel import HEADERS_S, address, over
 from modem.doors import Tunnel
@@ -17,14 +18,6 @@ from workflow.core.errors import BadInput, SandboxError, TooLarge
 _REFUSED = frozenset({"CONNECT", "TRACE"})
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """What no value of a header may hold (RFC 9110 5.5)."""
-
-
-class Cut(Exception):
-    """The server stopped in the middle of its answer: the visitor must not take it for whole."""
-
-
-class Left(Exception):
-    """The visitor is gone."""
 
 
 class _Unsayable(ValueError):

@@ -9,8 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import request_id_of
 from gateway.sse import WIRE
 from gateway.subscription import Wire
-from gateway.visits.duplex import Denied, duplex
-from gateway.visits.exchange import Cut, Left, exchange
+from gateway.visits.endings import Cut, Denied, Left
 from gateway.visits.headers import Disguise, is_navigation
 from gateway.visits.names import Names
 from gateway.visits.pages import refusal
@@ -81,6 +80,10 @@ class Visits:
                 del self._open[link.id]
 
     async def _visit(self, visit: "_Visit", link: PreviewLink, secret: str) -> None:
+        # Here and not above: aiohttp takes 10 MB of every gateway, and many never serve a preview.
+        from gateway.visits.duplex import duplex  # noqa: PLC0415
+        from gateway.visits.exchange import exchange  # noqa: PLC0415
+
         tunnel = await self._doors.open(link)
         disguise = Disguise(outer=self._names.origin(secret), inner=tunnel.origin, port=link.port, added=tunnel.headers)
         settings = self._settings

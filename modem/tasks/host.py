@@ -13,9 +13,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from celery import Celery
-
 from modem import workers
+from modem.broker import Broker
 from modem.deliveries import Deliveries
 from modem.doors import Passes
 from modem.figures import Reporter, memory_bytes
@@ -53,10 +52,9 @@ log = logging.getLogger(__name__)
 class Host:
     """What a worker process opens, and what runs in it beside the runs."""
 
-    def __init__(self, loaded: Loaded, celery: Celery, *, consume: Callable[[bool], None]) -> None:
+    def __init__(self, loaded: Loaded, *, consume: Callable[[bool], None]) -> None:
         """consume: begins or ends taking hints from the broker."""
         self._settings = loaded.settings
-        self._celery = celery
         self._consume = consume
         self._host, self._version = socket.gethostname(), version("dialtone")
         self.name = f"{self._host}:{os.getpid()}:{secrets.token_hex(2)}"
@@ -72,7 +70,8 @@ class Host:
         self._connections = Connections.open(settings.redis)
         self._stack.push_async_callback(self._connections.close)
         await self._connections.check()
-        hints = Hints(self._celery, self._connections.pulse)
+        hints = Hints(Broker.of(settings), self._connections.pulse)
+        self._stack.callback(hints.close)
         self._scheduler = Scheduler(self._connections, limits=settings.limits, runs=settings.runs)
         runs = Runs(self._connections, self._scheduler, hints.send, meter=self._meter)
         threads = Threads(self._connections, settings, runs, self._scheduler)

@@ -7,7 +7,8 @@ from typing import Any
 
 from celery import bootsteps
 
-from modem.app import RUN_TASK, app
+from modem.app import app
+from modem.broker import RUN_TASK
 from modem.loop import await_
 from modem.tasks.host import Host
 from workflow.core.config_load import load
@@ -49,7 +50,7 @@ class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self._loop = worker.pool.loop
 
         async def open_host() -> Host:
-            host = Host(load(), worker.app, consume=partial(_consume, worker))
+            host = Host(load(), consume=partial(_consume, worker))
             await host.open()
             return host
 

@@ -10,7 +10,8 @@ import psutil
 from celery import Celery
 
 from dialtone.client import AsyncClient
-from modem.app import RUN_TASK, make_app
+from modem.app import celery_settings
+from modem.broker import RUN_TASK
 from tests.faults.conftest import LEASE_S, check_log, client_of, serves, watch
 from tests.line import Line, bash, script
 from tests.ports import free_port
@@ -30,7 +31,7 @@ async def step_lines(client: AsyncClient, thread_id: str) -> list[str]:
 
 
 def broker(line: Line) -> Celery:
-    return make_app(Settings(redis=RedisSettings(url=line.redis.url)))
+    return Celery(changes=celery_settings(Settings(redis=RedisSettings(url=line.redis.url))))
 
 
 def results(events: list[Event]) -> list[ToolResulted]:

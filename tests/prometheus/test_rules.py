@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.routes.metrics import GAUGES, SHARED
+from gateway.exposition import GAUGES, SHARED
 from modem.meter import FIGURES
 from scripts.gen_dashboard import main
 

@@ -6,8 +6,6 @@ what a compressed body becomes. No proxy or cookie of the environment is used.
 """
 
 import asyncio
-import ipaddress
-import re
 import socket
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,22 +17,12 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from workflow.core.addresses import is_private, is_public
+from workflow.core.addresses import checked_url, is_allowed, short
 from workflow.core.errors import BadInput, Forbidden, Unavailable
 
-MAX_URL_CHARS = 2000
 MAX_REDIRECTS = 5
 USER_AGENT = "Dialtone/0.1"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_ODD = re.compile(r"[\x00-\x20\x7f\\]")
-# Ports that no web server uses and other protocols do: the Fetch standard's list, and common databases.
-_BAD_PORTS = frozenset({
-    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
-    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530,
-    531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045,
-    4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080, 2375, 2379, 3306, 5432, 6379,
-    9042, 9200, 11211, 27017,
-})  # fmt: skip
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """(host, port) → its addresses."""
@@ -117,40 +105,22 @@ class SafeFetcher:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(method, self.checked(url), body, dict(headers or {}), follow)
         except TimeoutError as error:
-            raise Unavailable(f"{_short(url)} did not answer within {self._timeout_s:g} s") from error
+            raise Unavailable(f"{short(url)} did not answer within {self._timeout_s:g} s") from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _AddressRefused):
                 raise Forbidden(str(error.os_error)) from error
-            raise Unavailable(f"{_short(url)} cannot be reached: {error.os_error}") from error
+            raise Unavailable(f"{short(url)} cannot be reached: {error.os_error}") from error
         except aiohttp.InvalidURL as error:
-            raise BadInput(f"{_short(url)} is not a usable address") from error
+            raise BadInput(f"{short(url)} is not a usable address") from error
         except (aiohttp.ClientError, zlib.error) as error:
-            raise Unavailable(f"{_short(url)} gave no proper answer: {error}") from error
+            raise Unavailable(f"{short(url)} gave no proper answer: {error}") from error
 
     def checked(self, url: str) -> URL:
         """`url` parsed, if it may be requested as far as its text tells. Raises: BadInput, Forbidden."""
-        if len(url) > MAX_URL_CHARS or _ODD.search(url):
-            raise BadInput("a URL must be at most 2,000 characters, without blanks, backslashes or control characters")
-        try:
-            parsed = URL(url)
-            port = parsed.port
-        except ValueError as error:
-            raise BadInput(f"{_short(url)} is not a URL") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise BadInput(f"{_short(url)} must begin with http:// or https:// and name a host")
-        if parsed.user is not None or parsed.password is not None or "@" in parsed.raw_authority:
-            raise BadInput("a URL with a user name or password is refused")
-        if port is None or port in _BAD_PORTS or port == 0:
-            raise Forbidden(f"port {port} is refused")
-        if "%" in parsed.host:
-            raise BadInput(f"{_short(url)} has a host that is not plain")
-        literal = _literal(parsed.host)
-        if literal is not None and not self._is_allowed(literal):
-            raise Forbidden(f"{parsed.host} is not a public address")
-        return parsed.with_fragment(None)
+        return checked_url(url, allow_private=self._allow_private)
 
     def _is_allowed(self, address: str) -> bool:
-        return is_public(address) or (self._allow_private and is_private(address))
+        return is_allowed(address, allow_private=self._allow_private)
 
     async def _follow(
         self, method: str, url: URL, body: bytes | None, headers: dict[str, str], follow: Follow
@@ -164,7 +134,7 @@ class SafeFetcher:
             if follow == "same_host" and _site(target) != _site(url):
                 return answer
             url = target
-        raise Unavailable(f"{_short(str(url))}: more than {MAX_REDIRECTS} redirects")
+        raise Unavailable(f"{short(str(url))}: more than {MAX_REDIRECTS} redirects")
 
     async def _once(self, method: str, url: URL, body: bytes | None, headers: dict[str, str]) -> Fetched:
         if self._session is None:
@@ -239,20 +209,6 @@ async def _system(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def _literal(host: str) -> str | None:
-    """`host` if it is an IP address; also one written as a single number or in other old forms, as dotted."""
-    try:
-        return str(ipaddress.ip_address(host.strip("[]")))
-    except ValueError:
-        pass
-    if re.fullmatch(r"(?:0[xX][0-9a-fA-F]*|\d+)(?:\.(?:0[xX][0-9a-fA-F]*|\d+)){0,3}\.?", host):
-        try:
-            return socket.inet_ntoa(socket.inet_aton(host.rstrip(".")))
-        except OSError:
-            return "0.0.0.0"  # looks like an address and is none: refuse it as one
-    return None
-
-
 def _joined(url: URL, location: str) -> str:
     try:
         return str(url.join(URL(location)))
@@ -263,8 +219,3 @@ def _joined(url: URL, location: str) -> str:
 def _site(url: URL) -> str:
     """The host, with and without `www.` the same."""
     return (url.host or "").removeprefix("www.").rstrip(".")
-
-
-def _short(url: str) -> str:
-    """`url` for a message: without its query, which may hold secrets."""
-    return url.partition("?")[0][:200]

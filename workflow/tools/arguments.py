@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import json_repair
-
 from workflow.core.errors import ToolError
 
 MAX_REPAIR_CHARS = 20_000  # a 200 kB text took json_repair one second
@@ -116,6 +114,8 @@ def _repaired(body: str) -> dict[str, Any] | None:
     """What json_repair makes of complete but broken JSON, if nothing was lost, invented or chosen."""
     if len(body) > MAX_REPAIR_CHARS or not body.startswith("{"):
         return None
+    import json_repair  # noqa: PLC0415  # 0.8 MB, for what a model seldom gets wrong
+
     try:
         value = json_repair.loads(body, skip_json_loads=True)
         if not isinstance(value, dict):

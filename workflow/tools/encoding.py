@@ -3,8 +3,6 @@
 import codecs
 from dataclasses import dataclass
 
-import charset_normalizer
-
 from workflow.core.errors import ToolError
 
 _BOMS = (
@@ -89,6 +87,8 @@ def _is_mostly_utf8(raw: bytes) -> bool:
 def _guessed(raw: bytes) -> Decoded:
     """A legacy encoding if one is likely, else the Western one; Latin-1 fits any bytes."""
     start = raw if len(raw) <= _GUESS_BYTES else raw[:_GUESS_BYTES].rpartition(b"\n")[0] or raw[:_GUESS_BYTES]
+    import charset_normalizer  # noqa: PLC0415  # 1.4 MB, for the rare file that is not UTF-8
+
     best = charset_normalizer.from_bytes(start).best()
     likely = best is not None and best.encoding.startswith(_STATELESS) and best.chaos <= 1 - _MIN_CONFIDENCE
     guesses = ([best.encoding] if best is not None and likely else []) + ["cp1252"]
