@@ -7,6 +7,10 @@ import { ThreadView } from "./model/thread_view.js";
 import { batch, effect, signal } from "./vendor/preact.js";
 
 /** @typedef {import("./dialtone.js").StreamNews} StreamNews */
+/**
+ * @typedef {{ kind: "file", path: string, at?: string } | { kind: "event", event: any } | { kind: "help" } | { kind: "delete" }
+ *   | { kind: "restore", event: string, changes: number }} Dialog
+ */
 
 /** A hidden page lets go of its stream after this, and takes it up where it was when it is seen again. */
 const HIDDEN_MS = 20_000;
@@ -40,11 +44,7 @@ export const toast = signal(/** @type {{ text: string, tone: "plain" | "bad" } |
 /** What screen readers are told. */
 export const announcement = signal("");
 /** The dialog that is open. */
-export const dialog = signal(
-  /** @type {{ kind: "file", path: string, at?: string } | { kind: "event", event: any } | { kind: "help" } | { kind: "delete" } | null} */ (
-    null
-  ),
-);
+export const dialog = signal(/** @type {Dialog | null} */ (null));
 export const panel = signal(
   /** @type {"plan" | "files" | "run" | ""} */ (
     saved("panel", matchMedia("(min-width: 1180px)").matches ? "plan" : "")
@@ -323,6 +323,13 @@ export async function remove(threadId) {
   await api.deleteThread(threadId);
   threads.value = threads.peek().filter((one) => one.thread_id !== threadId);
   if (route.peek().threadId === threadId) go("");
+}
+
+/** Makes the files what they were at an event. @param {string} threadId @param {string} event */
+export async function restore(threadId, event) {
+  await api.restore(threadId, event);
+  filesChanged.value += 1;
+  say("The files are as they were then. Compare with the newest moment to see what that undid.");
 }
 
 /** @param {string} key */

@@ -221,6 +221,7 @@ async def test_the_files_are_compared_with_any_event_brought_back_and_forked(pag
     await expect(changed.locator(".diff-remove .line")).to_have_text("one")
     await expect(changed.locator(".diff-add .line")).to_have_text("two")
     await page.get_by_role("button", name="Restore the files").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Restore", exact=True).click()
     await expect(page.locator(".versions-actions")).to_contain_text("Nothing changed since then.")
     assert client.get_file(thread_id, "a.txt") == b"one\n"
     await page.get_by_role("button", name="Fork the thread there").click()
@@ -229,6 +230,33 @@ async def test_the_files_are_compared_with_any_event_brought_back_and_forked(pag
     forked = re.search(r"/t/(\w+)", page.url)
     assert forked is not None
     assert client.get_file(forked[1], "a.txt") == b"one\n"
+
+
+async def test_files_are_restored_only_after_a_question_that_the_keyboard_answers(page: Page, client: Client) -> None:
+    made = call("files_creation", files=[{"path": f"{name}.txt", "content": name} for name in "abc"])
+    thread_id, run_id = start(client, script({"text": "First.", "tool_calls": [made]}, {"text": "End."}))
+    _ = list(client.stream(thread_id, run_id=run_id))
+    await open_thread(page, thread_id)
+    await ended(page)
+    first = page.locator(".block-message", has_text="First.")
+    await first.get_by_label("Compare the files with this event").click(force=True)
+    restore = page.get_by_role("button", name="Restore the files")
+    await restore.press("Enter")
+    question = page.get_by_role("dialog", name="Restore the files?")
+    await expect(question).to_have_accessible_description(re.compile("3 changes since then: what was added goes"))
+    await expect(question.locator(":focus")).to_have_count(1)
+    await page.keyboard.press("Escape")
+    await expect(question).to_have_count(0)
+    await expect(restore).to_be_focused()
+    await restore.press("Enter")
+    await question.get_by_role("button", name="Leave them").press("Enter")
+    await expect(question).to_have_count(0)
+    assert len(client.files(thread_id)) == 3
+    await restore.press("Enter")
+    await question.get_by_role("button", name="Restore", exact=True).press("Enter")
+    await expect(page.get_by_role("alert")).to_contain_text("The files are as they were then.")
+    await expect(page.locator(".versions-actions")).to_contain_text("Nothing changed since then.")
+    assert client.files(thread_id) == ()
 
 
 async def test_a_link_to_an_event_shows_that_event(page: Page, client: Client) -> None:

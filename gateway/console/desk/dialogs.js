@@ -1,7 +1,7 @@
 /** What is asked before an action, and what a reload brought. */
 
 import { plural } from "../model/format.js";
-import { Modal } from "../ui/dialogs.js";
+import { Modal, Question } from "../ui/dialogs.js";
 import { Spinner } from "../ui/parts.js";
 import { html, useState } from "../vendor/preact.js";
 import { checkedTo, valueTo } from "./parts.js";
@@ -28,25 +28,13 @@ export function Asked() {
   return null;
 }
 
-/** @param {{ title: string, action: string, isReady?: boolean, onSubmit: () => Promise<boolean>, close: () => void, children?: any }} props */
-function Question({ title, action, isReady = true, onSubmit, close, children }) {
-  const submit = async (/** @type {Event} */ event) => {
-    event.preventDefault();
-    if (await onSubmit()) close();
-  };
-  return html`<${Modal} title=${title} close=${close}><form class="desk-form" onSubmit=${submit}>${children}
-    <div class="dialog-actions"><button type="button" onClick=${close}>Leave it</button>
-      <button type="submit" class="danger" disabled=${!isReady}>${action}</button></div>
-  </form><//>`;
-}
-
 /** @param {{ worker: string, close: () => void }} props */
 function Drain({ worker, close }) {
   const [handOver, setHandOver] = useState(false);
   const path = `workers/${encodeURIComponent(worker)}/drain`;
   return html`<${Question} title="Drain this worker?" action="Drain" close=${close}
+    text=${html`<code>${worker}</code> takes no more runs until you undrain it. Those it has end there.`}
     onSubmit=${() => act(path, { hand_over: handOver }, "The worker takes no more runs.")}>
-    <p><code>${worker}</code> takes no more runs until you undrain it. Those it has end there.</p>
     <label><input type="checkbox" checked=${handOver} onChange=${checkedTo(setHandOver)} />
       hand its runs over: they stop now and go on elsewhere</label>
   <//>`;

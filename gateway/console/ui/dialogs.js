@@ -1,7 +1,7 @@
-/** What opens over the page: a file, an event, help, a question before deleting, and the sign-in. */
+/** What opens over the page: a file, an event, help, questions before what is hard to undo, and the sign-in. */
 
-import { bytes, clock } from "../model/format.js";
-import { api, attempt, dialog, reason, remove, signIn, thread, tick } from "../store.js";
+import { bytes, clock, plural } from "../model/format.js";
+import { api, attempt, dialog, reason, remove, restore, signIn, thread, tick } from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Code, Diff, languageOf } from "./code.js";
 import { Logo } from "./icons.js";
@@ -9,6 +9,7 @@ import { Markdown } from "./markdown.js";
 import { Chip, CopyButton, DownloadLink, IconButton, Spinner } from "./parts.js";
 
 const MAX_SHOWN_BYTES = 2_000_000;
+const UNDO = "The files as they are now stay in the thread's history, so this can be undone as well.";
 const KEYS = [
   ["Enter", "send the task; Shift+Enter begins a new line"],
   ["/", "go to the composer"],
@@ -32,20 +33,36 @@ export function Dialogs() {
     <//>`;
   if (open.kind === "event")
     return html`<${Modal} title=${`Event ${open.event}`} close=${close} wide><${EventView} threadId=${current.id} id=${open.event} /><//>`;
-  const erase = async () => {
-    if (await attempt(() => remove(current.id))) close();
-  };
-  return html`<${Modal} title="Delete this thread?" close=${close}>
-    <p>Its conversation, its log and its workspace are gone for good.</p>
-    <div class="dialog-actions">
-      <button type="button" onClick=${close}>Keep it</button>
-      <button type="button" class="danger" onClick=${erase}>Delete</button>
-    </div>
-  <//>`;
+  // How it went is said where it is heard: in the page, which a dialog covers. So the question does not wait for it.
+  const after = (/** @type {() => Promise<unknown>} */ act) => async () => (void attempt(act), true);
+  if (open.kind === "restore")
+    return html`<${Question} title="Restore the files?" action="Restore" leave="Leave them" close=${close}
+      text=${`${plural(open.changes, "change")} since then: what was added goes, what was changed or removed comes back as it was. ${UNDO}`}
+      onSubmit=${after(() => restore(current.id, open.event))} />`;
+  return html`<${Question} title="Delete this thread?" action="Delete" leave="Keep it" close=${close}
+    text="Its conversation, its log and its workspace are gone for good." onSubmit=${after(() => remove(current.id))} />`;
 }
 
-/** @param {{ title: string, close: () => void, wide?: boolean, children?: any }} props */
-export function Modal({ title, close, wide = false, children }) {
+/**
+ * Asks before something is done; it stays open while `onSubmit` says that it was not.
+ * @param {{ title: string, text?: any, action: string, leave?: string, isReady?: boolean, onSubmit: () => Promise<boolean>,
+ *   close: () => void, children?: any }} props
+ */
+export function Question({ title, text, action, leave = "Leave it", isReady = true, onSubmit, close, children }) {
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (await onSubmit()) close();
+  };
+  return html`<${Modal} title=${title} close=${close} describedBy=${text && "question"}><form class="question" onSubmit=${submit}>
+    ${text && html`<p id="question">${text}</p>`}
+    ${children}
+    <div class="dialog-actions"><button type="button" onClick=${close}>${leave}</button>
+      <button type="submit" class="danger" disabled=${!isReady}>${action}</button></div>
+  </form><//>`;
+}
+
+/** @param {{ title: string, close: () => void, wide?: boolean, describedBy?: string, children?: any }} props */
+export function Modal({ title, close, wide = false, describedBy, children }) {
   const ref = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => {
     const element = /** @type {HTMLDialogElement} */ (ref.current);
@@ -53,7 +70,8 @@ export function Modal({ title, close, wide = false, children }) {
     return () => element.close();
   }, []);
   const onClick = (/** @type {Event} */ event) => event.target === ref.current && close();
-  return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-label=${title} onClose=${close} onClick=${onClick}>
+  return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-label=${title} aria-describedby=${describedBy}
+    onClose=${close} onClick=${onClick}>
     <div class="dialog-head"><h2>${title}</h2><${IconButton} icon="cross" label="Close" onClick=${close} /></div>
     <div class="dialog-body">${children}</div>
   </dialog>`;

@@ -1,7 +1,7 @@
 /** The workspace beside what it was at an event: what changed since, the way back, and a thread that goes on from there. */
 
 import { clock, plural } from "../model/format.js";
-import { api, attempt, comparing, filesChanged, go, loadThreads, reason, say } from "../store.js";
+import { api, attempt, comparing, dialog, go, loadThreads, reason } from "../store.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { Diff } from "./code.js";
 import { Chip, IconButton, Spinner } from "./parts.js";
@@ -47,18 +47,13 @@ function Changes({ threadId, since, rev }) {
     );
     return () => void (isCurrent = false);
   }, [threadId, since, rev]);
-  const restore = () =>
-    attempt(async () => {
-      await api.restore(threadId, since);
-      filesChanged.value += 1;
-      say("The files are as they were then. Compare with the newest moment to see what that undid.");
-    });
   const fork = () =>
     attempt(async () => {
       go((await api.fork(threadId, since)).thread_id);
       comparing.value = "";
       void loadThreads();
     });
+  const restore = () => (dialog.value = { kind: "restore", event: since, changes: page?.total ?? 0 });
   if (error) return html`<p class="panel-empty">${error}</p>`;
   if (!page) return html`<p class="panel-empty"><${Spinner} /></p>`;
   return html`
