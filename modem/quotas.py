@@ -39,17 +39,11 @@ class TenantQuota:
         if tenant is None:
             return ()
         async with translated():
-            word, *rest = await self._scripts.quota_take(
-                keys=[keys.tenant_sandboxes(tenant), keys.tenant_waits(tenant), keys.tenant_disk(tenant)],
-                args=[thread_id, self._owner, self._places, KEPT_MS, ASKED_MS, self._disk_bytes, keys.SIGNALS],
+            holders = await self._scripts.quota_take(
+                keys=[keys.tenant_sandboxes(tenant), keys.tenant_waits(tenant)],
+                args=[thread_id, self._owner, self._places, KEPT_MS, ASKED_MS, keys.SIGNALS],
             )
-        if word == b"disk":
-            raise LimitExceeded(
-                f"the files of this tenant take {int(rest[0])} bytes and {self._disk_bytes} is the limit; "
-                "delete files or threads",
-                limit=self._disk_bytes,
-            )
-        return [ThreadId(held.decode()) for held in rest]
+        return [ThreadId(held.decode()) for held in holders]
 
     async def wait(self, thread_id: ThreadId, *, is_over: bool) -> None:
         async with translated():
@@ -79,6 +73,19 @@ class TenantQuota:
         if tenant is not None:
             async with translated():
                 await self._scripts.quota_give(keys=[keys.tenant_sandboxes(tenant)], args=[thread_id, self._owner])
+
+    async def check_disk(self, thread_id: ThreadId) -> None:
+        tenant = await self._tenant(thread_id)
+        if tenant is None or not self._disk_bytes:
+            return
+        async with translated():
+            used = int(await self._redis.hget(keys.tenant_disk(tenant), "") or 0)
+        if used >= self._disk_bytes:
+            raise LimitExceeded(
+                f"the files of this tenant take {used} bytes and {self._disk_bytes} is the limit; "
+                "delete files or threads",
+                limit=self._disk_bytes,
+            )
 
     async def weigh(self, thread_id: ThreadId, disk_bytes: int) -> None:
         tenant = await self._tenant(thread_id)

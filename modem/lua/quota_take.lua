@@ -1,9 +1,8 @@
 -- Counts a live sandbox of a tenant in; when there is no place, asks all workers for one, at most once until the sign
 -- that somebody waits is taken or runs out.
--- KEYS: the tenant's places (HASH thread -> `owner until_ms`), its sign, its disk (HASH thread -> bytes).
--- ARGV: thread, owner, places (0 any number), ms that a place is kept, ms that the sign stands, disk limit (0 none),
---       channel of all workers.
--- Returns {'ok'} {'full', thread...} {'disk', bytes}
+-- KEYS: the tenant's places (HASH thread -> `owner until_ms`), its sign.
+-- ARGV: thread, owner, places (0 any number), ms that a place is kept, ms that the sign stands, channel of all workers.
+-- Returns the threads that hold all places; none when it was counted in.
 local now, held = now_ms(), redis.call('HGETALL', KEYS[1])
 local threads, mine = {}, false
 for i = 1, #held, 2 do
@@ -12,14 +11,12 @@ for i = 1, #held, 2 do
   elseif held[i] == ARGV[1] then mine = true
   else threads[#threads + 1] = held[i] end
 end
-local most, disk = tonumber(ARGV[6]), tonumber(redis.call('HGET', KEYS[3], '') or '0')
-if most > 0 and disk >= most then return {'disk', text(disk)} end
 local places = tonumber(ARGV[3])
 if places > 0 and not mine and #threads >= places then
   if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[5]) then
-    redis.call('PUBLISH', ARGV[7], 'place|' .. table.concat(threads, ' '))
+    redis.call('PUBLISH', ARGV[6], 'place|' .. table.concat(threads, ' '))
   end
-  return {'full', unpack(threads)}
+  return threads
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. text(now + tonumber(ARGV[4])))
-return {'ok'}
+return {}

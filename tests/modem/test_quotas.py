@@ -12,6 +12,7 @@ from modem import keys
 from modem.quotas import TenantQuota, places
 from modem.signals import listen
 from tests.modem.conftest import ALICE, EVE, Line
+from tests.sandboxes import remotes
 from tests.sandboxes.holding import ALL_TIERS, report, why_not
 from tests.until import until
 from workflow.core.config import SandboxSettings
@@ -197,6 +198,26 @@ async def test_a_tenant_whose_files_take_too_much_is_told_to_delete_some(line: L
     await line.threads.delete(ALICE, full)
     assert await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), full) is None
     assert int(await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), "")) < 2_000_000
+
+
+@pytest.mark.skipif(bool(remotes.why_not()), reason=remotes.why_not())
+@pytest.mark.parametrize("vendor", remotes.VENDORS)
+async def test_files_at_a_vendor_count_and_stay_in_reach_to_be_deleted(line: Line, vendor: remotes.Vendor) -> None:
+    settings = {"tenant_disk_bytes": 2_000_000}
+    quota = TenantQuota(line.connections, SandboxSettings.model_validate(settings), owner="w1")
+    async with remotes.connect(vendor, remotes.fresh_server(vendor), settings=settings, quota=quota) as provider:
+        full, other = await provider.open(await line.thread()), await provider.open(await line.thread())
+        assert (await full.exec("head -c 3000000 /dev/zero > large")).exit_code == 0
+        await provider.sweep()
+        for sandbox in (full, other):
+            with pytest.raises(LimitExceeded, match="delete files or threads"):
+                await sandbox.exec("true")
+            with pytest.raises(LimitExceeded):
+                await sandbox.start("true")
+        await full.put_away()
+        await full.remove("large")
+        assert (await full.exec("true")).exit_code == 0, "its own files are weighed before it is refused"
+        assert (await other.exec("true")).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,6 @@ class Quota(Protocol):
     async def take(self, thread_id: ThreadId) -> Collection[ThreadId]:
         """Counts a sandbox in. Empty: it may start; else the threads of its tenant that hold every place there is, and
         the workers are asked for one.
-
-        Raises: LimitExceeded when the tenant's files take more than they may.
         """
         ...
 
@@ -94,6 +92,10 @@ class Quota(Protocol):
 
     async def give(self, thread_id: ThreadId) -> None:
         """Counts a sandbox out."""
+        ...
+
+    async def check_disk(self, thread_id: ThreadId) -> None:
+        """Raises: LimitExceeded when the tenant's files, as they were weighed last, take more than they may."""
         ...
 
     async def weigh(self, thread_id: ThreadId, disk_bytes: int) -> None:

@@ -81,8 +81,18 @@ class Admission:
             return
         try:
             await self._quota.weigh(thread_id, await disk_bytes())
-        except Unavailable as error:
+        except (Unavailable, SandboxError) as error:
             log.warning("the size of a workspace was not noted: %s", error, extra={"thread_id": thread_id})
+
+    async def check_disk(self, thread_id: ThreadId, disk_bytes: Callable[[], Awaitable[int]]) -> None:
+        """Raises: LimitExceeded while the tenant's files take more than they may, this thread's as they are now."""
+        if self._quota is None or not self._quota.limits_disk:
+            return
+        try:
+            await self._quota.check_disk(thread_id)
+        except LimitExceeded:
+            await self.weigh(thread_id, disk_bytes)
+            await self._quota.check_disk(thread_id)
 
     def leave(self, thread_id: ThreadId) -> None:
         """Gives the place back soon."""

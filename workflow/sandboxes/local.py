@@ -200,6 +200,7 @@ class LocalProvider:
             if thread_id in self._resting:  # Whoever held it uses it again.
                 self._sandboxes[thread_id] = self._resting.pop(thread_id)
             await self._admission.weigh(thread_id, sandbox.disk_bytes)
+            await self._admission.check_disk(thread_id, sandbox.disk_bytes)
             await self._admission.enter(thread_id)
             try:
                 cell = await self._entrance.enter(tier, place, settings)

@@ -119,6 +119,8 @@ class RemoteProvider:
                         is_away = await sandbox.put_away_if_idle()
                     if is_away:
                         self._admission.leave(thread_id)
+                    elif sandbox.line.machine is not None:
+                        await self._admission.weigh(thread_id, sandbox.disk_bytes)
                     return is_away
                 except SandboxError as error:
                     log.warning("a sandbox of %s was not looked after: %s", self.name, error)
@@ -184,7 +186,12 @@ class RemoteProvider:
             lease_s=self._fleet.lease_s,
             enter=enter,
         )
-        return RemoteSandbox(info, self._settings, line)
+
+        async def admit() -> None:
+            await self._admission.check_disk(thread_id, sandbox.disk_bytes)
+
+        sandbox = RemoteSandbox(info, self._settings, line, admit=admit)
+        return sandbox
 
     async def _enter(self, thread_id: ThreadId, last_id: str) -> tuple[Machine, bool]:
         """The thread's machine and whether it is new."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -35,7 +35,11 @@ BUSY_FACTOR = 12
 class RemoteSandbox:
     """Made by RemoteProvider. Its machine is found, woken or made when something is first asked of it."""
 
-    def __init__(self, info: SandboxInfo, settings: SandboxSettings, line: Line) -> None:
+    def __init__(
+        self, info: SandboxInfo, settings: SandboxSettings, line: Line, *, admit: Callable[[], Awaitable[None]]
+    ) -> None:
+        """admit: raises when no command may start now. Files are always in reach, so that some can be deleted."""
+        self._admit = admit
         self.line = line
         self.info = info
         self._settings = settings
@@ -58,6 +62,7 @@ class RemoteSandbox:
     ) -> ExecResult:
         place, limit = self._relative(cwd), self._settings.output_bytes
         job = payload(command, env=env, stdin=stdin, timeout_s=timeout_s, limit=limit)
+        await self._admit()
         run = Foreground(self.line, max_output=max_output, on_output=on_output)
         forget = list(self._finished)
         async with self.line.in_use():
@@ -68,6 +73,7 @@ class RemoteSandbox:
     async def start(self, command: str, *, cwd: str = ".", env: Mapping[str, str] | None = None) -> BackgroundProcess:
         job = payload(command, env=env, stdin=b"", timeout_s=0, limit=0)
         key, place = secrets.token_hex(8), self._relative(cwd)
+        await self._admit()
         pid = await self.line.ask("start", payload=job, key=key, cwd=place)
         self._has_background = True
         return RemoteProcess(self.line, int(pid))
@@ -146,6 +152,10 @@ class RemoteSandbox:
     async def pack_at(self, snapshot_id: str) -> bytes:
         """A tar archive of a whole snapshot."""
         return await self._bytes("pack_at", snapshot=snapshot_id)
+
+    async def disk_bytes(self) -> int:
+        """What the workspace takes; asking is no use of the sandbox. Raises: SandboxError, Asleep."""
+        return int((await self.line.peek("usage"))["disk"])
 
     async def usage(self) -> SandboxUsage:
         used = await self.line.ask("usage")
