@@ -18,6 +18,7 @@ usage() {
 ./run.sh export RUN             write a run that has ended into one file; docs/cassettes.md
 ./run.sh replay FILE            play it again, offline or against another model, prompt or configuration; compare
 ./run.sh sandbox check          which sandbox tier holds on this machine, and why
+./run.sh sandbox vm             run its tests in a virtual machine with control groups of version 2
 ./run.sh test [pytest options]  run the tests; --install-system-packages first adds Debian packages they can use
 ./run.sh check                  format, lint, types, imports and tests, as CI does
 ./run.sh chaos | bench …        break things on purpose; measure
@@ -136,8 +137,11 @@ main() {
     export | replay) # in the caller's folder, whose files they name; nothing is imported from there
       install run; cd "$here"; export PYTHONPATH=$root PYTHONSAFEPATH=1; module "scripts.$command" "$@" ;;
     sandbox)
-      [[ ${1:-} == check ]] || die "did you mean: ./run.sh sandbox check" 2
-      install run; module scripts.sandbox_check "${@:2}" ;;
+      case ${1:-} in
+        check) install run; module scripts.sandbox_check "${@:2}" ;;
+        vm) install dev; module scripts.sandbox_vm "${@:2}" ;;
+        *) die "did you mean: ./run.sh sandbox check, or: ./run.sh sandbox vm" 2 ;;
+      esac ;;
     chaos | bench) install dev; module "scripts.$command" "$@" ;;
     test)
       if [[ ${1:-} == --install-system-packages ]]; then system=yes; shift; fi

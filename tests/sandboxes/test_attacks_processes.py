@@ -1,6 +1,7 @@
 """Attacks on the rule that nothing of a command outlives it: daemons, bombs, killed and stopped keepers."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -106,7 +107,8 @@ async def test_a_fork_bomb_is_held_at_its_limit_and_cleared_away(sandbox: LocalS
     highest = 0
     while not bomb.done():
         await asyncio.wait([bomb], timeout=0.02)
-        highest = max(highest, usage(cell.init_pid)[1])
+        # The kernel's own count, where there is one: processes that come and go while we look are counted twice.
+        highest = max(highest, cell.group.processes() if cell.group else usage(cell.init_pid)[1])
     result = await bomb
     assert result.killed_by in ("timeout", "processes")
     if tier != "T2":
@@ -146,6 +148,17 @@ async def test_a_sandbox_that_kills_itself_is_replaced(sandbox: LocalSandbox) ->
 
 async def _dead(cell: object) -> bool:
     return not cell.is_alive  # type: ignore[attr-defined]  # a Cell
+
+
+async def test_nothing_survives_if_the_host_kills_the_first_process(sandbox: LocalSandbox) -> None:
+    gap = "commands survive if the host kills the sandbox's own first process"
+    if gap in sandbox.info.gaps:
+        pytest.skip(f"{sandbox.info.tier} says so among its gaps: {gap}")
+    await sandbox.start("setsid -f sleep 300; sleep 300")
+    init = (await sandbox.cell()).init_pid
+    tree = await until(lambda: _tree(init, at_least=4), what="the command to run")
+    os.kill(init, signal.SIGKILL)
+    await until(lambda: _gone([init, *tree]), what="every process to be gone")
 
 
 WORKER = """

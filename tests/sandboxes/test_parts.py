@@ -7,17 +7,19 @@ import stat
 import struct
 import zipfile
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow.core.errors import SandboxError, SandboxRefused, ToolError
-from workflow.sandboxes import lock, seccomp
+from workflow.sandboxes import lock, probes, seccomp
 from workflow.sandboxes.advice import for_better_tier
 from workflow.sandboxes.archive import Member, pack, zipped
+from workflow.sandboxes.base import ExecResult
 from workflow.sandboxes.cgroups import Cgroups, Limits
+from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.objects import Objects
 from workflow.sandboxes.output import Kept, Rolling
 from workflow.sandboxes.paths import relative
@@ -158,6 +160,14 @@ def test_a_control_group_counts_limits_and_goes() -> None:
     assert not [folder for folder in group.folders if folder.exists()]
 
 
+async def test_a_memory_hog_that_was_too_slow_to_reach_the_limit_proves_nothing() -> None:
+    class Slow:
+        async def exec(self, *_: object, **__: object) -> ExecResult:
+            return ExecResult(124, b"", b"", timed_out=True, killed_by="timeout")
+
+    assert not (await probes._memory_hog(cast(LocalSandbox, Slow()))).held
+
+
 def test_a_folder_closed_to_others_is_staged_and_an_open_one_is_not(tmp_path: Path) -> None:
     for part in (tmp_path, *list(tmp_path.parents)[:-1]):
         if not part.stat().st_mode & 1:
@@ -169,9 +179,11 @@ def test_a_folder_closed_to_others_is_staged_and_an_open_one_is_not(tmp_path: Pa
 
 
 def test_advice_says_what_to_do_and_nothing_when_all_is_well() -> None:
-    assert for_better_tier("T1", cgroups=True) == ()
-    assert any("Delegate" in line for line in for_better_tier("T1b", cgroups=False))
-    assert any("unsafe_host" in line for line in for_better_tier("T3", cgroups=True))
+    everything = {"memory", "pids", "cpu"}
+    assert for_better_tier("T1", controllers=everything) == ()
+    assert any("Delegate" in line for line in for_better_tier("T1", controllers=everything - {"cpu"}))
+    assert any("Delegate" in line for line in for_better_tier("T1b", controllers=set()))
+    assert any("unsafe_host" in line for line in for_better_tier("T3", controllers=everything))
 
 
 def test_a_lock_that_is_held_by_the_living_is_waited_for(tmp_path: Path) -> None:

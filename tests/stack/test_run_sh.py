@@ -53,6 +53,7 @@ def test_help_names_every_command(environ: dict[str, str]) -> None:
         "export",
         "replay",
         "sandbox check",
+        "sandbox vm",
         "test",
         "check",
         "chaos | bench",

@@ -1,6 +1,7 @@
 """What to install or change on this machine for a better tier, from what is found missing."""
 
 import shutil
+from collections.abc import Set
 from pathlib import Path
 
 from workflow.sandboxes import landlock
@@ -17,20 +18,25 @@ SWITCHES = (
 )
 
 
-def for_better_tier(tier: str, *, cgroups: bool) -> tuple[str, ...]:
-    """Sentences for the operator; empty when nothing better is to be had."""
-    if tier == "T1":
-        return ()
+def for_better_tier(tier: str, *, controllers: Set[str]) -> tuple[str, ...]:
+    """Sentences for the operator; empty when nothing better is to be had.
+
+    controllers: those of the control groups that can be made here.
+    """
     found = []
+    if controllers and "cpu" not in controllers:
+        found.append("for a limit on CPU time, delegate the controller cpu as well: Delegate=cpu memory pids")
+    if tier == "T1":
+        return tuple(found)
     if shutil.which("bwrap") is None:
         found.append("install bubblewrap (apt install bubblewrap, dnf install bubblewrap)")
     for path, forbidden, remedy in SWITCHES:
         file = Path(path)
         if file.exists() and file.read_text().strip() == forbidden:
             found.append(f"allow user namespaces: {remedy}")
-    if not cgroups:
+    if not controllers:
         found.append(
-            "for limits on memory and processes, start the worker as root, or as a systemd service with Delegate=yes"
+            "for limits on memory and processes, start the worker as a systemd service with Delegate=yes, or as root"
         )
     if tier == "T3":
         if landlock.abi() < landlock.MIN_ABI:

@@ -1,22 +1,21 @@
 """Limits on a whole sandbox together: memory, processes, CPU. Control groups of version 1 and version 2.
 
-A group is made beside or below our own, wherever we may write; nothing of the host's own groups is changed.
 Sources: docs.kernel.org/admin-guide/cgroup-v1, docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep, time
 
-FOLDER = "dialtone"
+from workflow.sandboxes import cgroup_parents
+
 CPU_PERIOD_US = 100_000
 LEFT_S = 60.0
-NEEDED = ("memory", "pids")
-"""Without these two a tier is T1b; `cpu` is taken where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,19 @@ class Group:
                     return int(found[1])
         return 0
 
+    def kill(self) -> None:
+        """Kills all processes in it; on version 2 (Linux 5.14) at once, so that none can fork away."""
+        for folder in self.folders:
+            try:
+                (folder / "cgroup.kill").write_text("1")
+            except OSError:
+                with contextlib.suppress(OSError):  # One that has ended meanwhile, or the whole group.
+                    for pid in map(int, (folder / "cgroup.procs").read_text().split()):
+                        if pid:  # 0 stands for one that we cannot see, and for our own process group.
+                            os.kill(pid, signal.SIGKILL)
+
     def remove(self) -> None:
-        """Deletes the group once its processes are gone; blocks for up to a second."""
+        """Kills what is still in the group and deletes it; blocks for up to a second."""
         deadline = monotonic() + 1.0
         for folder in self.folders:
             while folder.exists():
@@ -66,7 +76,8 @@ class Group:
                     folder.rmdir()
                 except OSError:
                     if monotonic() > deadline:
-                        return  # It is empty of limits' meaning; `clean` takes it at the next start.
+                        return  # Its processes are slow to die; `clean` takes it at the next start.
+                    self.kill()
                     sleep(0.01)
 
 
@@ -80,7 +91,15 @@ class Cgroups:
     @classmethod
     def find(cls) -> "Cgroups | None":
         """None where memory and process limits cannot be had."""
-        return _find_v2() or _find_v1()
+        if parents := cgroup_parents.on_version_2():
+            return cls(parents, version=2)
+        parents = cgroup_parents.on_version_1()
+        return cls(parents, version=1) if parents else None
+
+    @property
+    def controllers(self) -> Set[str]:
+        """What can be limited: `memory`, `pids` and maybe `cpu`."""
+        return self._parents.keys()
 
     def make(self, name: str, limits: Limits) -> Group:
         """A new group with these limits. Raises: OSError."""
@@ -126,77 +145,6 @@ def _write(folder: Path, settings: dict[str, str]) -> None:
         file = folder / name
         if file.exists() or "sw" not in name:
             file.write_text(value)
-
-
-def _find_v1() -> Cgroups | None:
-    own = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        own.update(dict.fromkeys(controllers.split(","), path))
-    parents: dict[str, Path] = {}
-    for mount in _mounts("cgroup"):
-        for controller in (*NEEDED, "cpu"):
-            if controller in mount.options and controller in own:
-                parent = _own_folder(mount, own[controller]) / FOLDER
-                with contextlib.suppress(OSError):
-                    parent.mkdir(exist_ok=True)
-                    if os.access(parent, os.W_OK):
-                        parents[controller] = parent
-    return Cgroups(parents, version=1) if all(name in parents for name in NEEDED) else None
-
-
-def _find_v2() -> Cgroups | None:
-    path = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), None)
-    mount = next(_mounts("cgroup2"), None)
-    if path is None or mount is None:
-        return None
-    own = _own_folder(mount, path)
-    for folder in (own, *own.parents):
-        if not folder.is_relative_to(mount.point):
-            break
-        controllers = _usable_v2(folder / FOLDER)
-        if all(name in controllers for name in NEEDED):
-            return Cgroups(dict.fromkeys(controllers, folder / FOLDER), version=2)
-    return None
-
-
-def _usable_v2(parent: Path) -> list[str]:
-    """The controllers that groups below `parent` can have; empty if it cannot be made or they are not passed down."""
-    try:
-        parent.mkdir(exist_ok=True)
-        offered = (parent / "cgroup.controllers").read_text().split()
-        usable = [name for name in (*NEEDED, "cpu") if name in offered]
-        if all(name in usable for name in NEEDED):
-            (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in usable))
-            return usable
-        parent.rmdir()
-    except OSError:
-        pass
-    return []
-
-
-@dataclass(frozen=True, slots=True)
-class _Mount:
-    root: str
-    point: Path
-    options: list[str]
-
-
-def _mounts(kind: str) -> Iterator[_Mount]:
-    """The mounted hierarchies of a kind (`cgroup`, `cgroup2`)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        found, _, options = rest.split(" ", 2)
-        if found == kind:
-            _, _, _, root, point, *_ = fields.split(" ")
-            yield _Mount(root, Path(point), options.split(","))
-
-
-def _own_folder(mount: _Mount, path: str) -> Path:
-    """Our own group's folder; the mount's top when our path is not visible there."""
-    below = path.removeprefix(mount.root.rstrip("/")).strip("/")
-    own = mount.point / below
-    return own if own.is_dir() else mount.point
 
 
 def _number(folder: Path, *names: str) -> int:

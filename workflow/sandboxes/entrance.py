@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,13 +22,18 @@ class Entrance:
     def __init__(self, means: Means, *, hidden: tuple[Path, ...], proxy: Proxy | None) -> None:
         """hidden: folders of ours that no sandbox may see. proxy: the way out, if there is one."""
         self._proxy = proxy
-        self.cgroups = Cgroups.find()
-        if self.cgroups is not None:
-            self.cgroups.clean()
+        self._cgroups = Cgroups.find()
+        if self._cgroups is not None:
+            self._cgroups.clean()
         self._means = means
         self._hidden = hidden
         # One thread for all starts: a sandbox is killed when the thread that spawned it ends.
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="sandbox-spawner")
+
+    @property
+    def controllers(self) -> Set[str]:
+        """What control groups limit here; empty where none can be made."""
+        return frozenset() if self._cgroups is None else self._cgroups.controllers
 
     def close(self) -> None:
         """To be called when every cell is stopped."""
@@ -58,7 +64,7 @@ class Entrance:
         cell = await Cell.start(launch, spawner=self._spawner)
         try:
             await asyncio.to_thread(lock.note, lock_file, cell.init_pid)
-            if tier == "T1" or (tier == "T2" and self.cgroups is not None):
+            if tier == "T1" or (tier == "T2" and self._cgroups is not None):
                 await asyncio.to_thread(self._limit, cell, place, settings)
             if self._proxy is not None and settings.network != "off" and tier in ("T1", "T1b"):
                 server = await self._proxy.serve(await cell.listen(PORT))
@@ -69,11 +75,11 @@ class Entrance:
         return cell
 
     def _limit(self, cell: Cell, place: Place, settings: SandboxSettings) -> None:
-        if self.cgroups is None:
+        if self._cgroups is None:
             raise SandboxError("no control group can be made here")
         limits = Limits(settings.memory_bytes, settings.processes, settings.cpus)
         try:
-            cell.group = self.cgroups.make(f"{place.state.name}.{secrets.token_hex(4)}", limits)
+            cell.group = self._cgroups.make(f"{place.state.name}.{secrets.token_hex(4)}", limits)
             cell.group.add(cell.init_pid)
         except OSError as error:
             raise SandboxError(f"the control group was refused: {error}") from error

@@ -243,19 +243,20 @@ class LocalProvider:
         if not sys.platform.startswith("linux"):
             return TierReport(self.name, REFUSED, advice=("local sandboxes need Linux",))
         if self._settings.mode == "unsafe_host":
-            return TierReport(self.name, "unsafe_host", gaps=tiers.GAPS["unsafe_host"])
+            return TierReport(self.name, "unsafe_host", gaps=tiers.gaps("unsafe_host", controllers=frozenset()))
         wanted: tuple[Tier, ...] = TIERS if self._settings.mode == "auto" else (self._settings.mode,)
         if self._settings.network != "off":
             wanted = tuple(tier for tier in wanted if tier != "T2")  # It has no sockets to reach anything with.
-        has_cgroups = self._entrance.cgroups is not None
+        controllers = self._entrance.controllers
         failed: list[Probe] = []
         for tier in wanted:
             probes = await self._attack(tier)
             if all(probe.held for probe in probes):
-                advice = for_better_tier(tier, cgroups=has_cgroups)
-                return TierReport(self.name, tier, (*failed, *probes), tiers.GAPS[tier], advice)
+                gaps = tiers.gaps(tier, controllers=controllers)
+                advice = for_better_tier(tier, controllers=controllers)
+                return TierReport(self.name, tier, (*failed, *probes), gaps, advice)
             failed += [replace(probe, name=f"{tier}: {probe.name}") for probe in probes if not probe.held]
-        return TierReport(self.name, REFUSED, tuple(failed), advice=for_better_tier(REFUSED, cgroups=has_cgroups))
+        return TierReport(self.name, REFUSED, tuple(failed), advice=for_better_tier(REFUSED, controllers=controllers))
 
     async def _attack(self, tier: Tier) -> list[Probe]:
         """Opens a sandbox of `tier` with small limits, attacks it, and takes it away again."""

@@ -5,7 +5,7 @@ import marshal
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import MAGIC_NUMBER
@@ -24,7 +24,7 @@ Tier = Literal["T1", "T1b", "T2", "unsafe_host"]
 TIERS: tuple[Tier, ...] = ("T1", "T1b", "T2")
 """Strongest first; `unsafe_host` is never chosen, only written by the operator."""
 OPEN_FILES = 4096
-GAPS: dict[Tier, tuple[str, ...]] = {
+_GAPS: dict[Tier, tuple[str, ...]] = {
     "T1": (
         "the kernel is shared with the host",
         "the disk limit is polled: a command can overshoot it for a moment",
@@ -32,7 +32,6 @@ GAPS: dict[Tier, tuple[str, ...]] = {
     "T1b": (
         "the kernel is shared with the host",
         "memory and disk of the whole sandbox are polled: a command can overshoot them for a moment",
-        "CPU time is not limited",
         "without root, folders that a command closes to itself are not measured",
     ),
     "T2": (
@@ -41,13 +40,16 @@ GAPS: dict[Tier, tuple[str, ...]] = {
         "no shared memory (/dev/shm), so e.g. Python's multiprocessing locks do not work",
         "names, sizes and times of host files can be asked for (stat), their content cannot",
         "without root, changes of modes, owners and times by path have no effect, e.g. chmod +x",
-        "without a control group, memory of the whole sandbox is polled and CPU time is not limited",
         "the disk limit is polled: a command can overshoot it for a moment",
         "without root, processes are limited together with all others of the worker's user",
-        "commands survive if the host kills the sandbox's own first process",
     ),
     "unsafe_host": ("nothing is confined: commands can do whatever the worker can",),
 }
+_GAPS_WITHOUT_GROUP = (
+    "memory of the whole sandbox is polled: a command can overshoot it for a moment",
+    "commands survive if the host kills the sandbox's own first process",
+)
+_NO_CPU_LIMIT = "CPU time is not limited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class Place:
     state: Path
     """Its other folder: `home`, `tmp`, `lock`."""
     uid: int
+
+
+def gaps(tier: Tier, *, controllers: Set[str]) -> tuple[str, ...]:
+    """What the tier does not promise; controllers: those of the control groups that can be made here, if any."""
+    found = _GAPS[tier]
+    if tier == "T2" and not controllers:
+        found += _GAPS_WITHOUT_GROUP
+    if tier == "T1b" or (tier != "unsafe_host" and "cpu" not in controllers):
+        found += (_NO_CPU_LIMIT,)
+    return found
 
 
 def workdir(tier: Tier, place: Place) -> str:
