@@ -28,10 +28,10 @@ async def answer_file_request(
     touched = [thread_id, *([ThreadId(request["target"])] if request["op"] == "fork" else [])]
     if not await is_wanted(thread_id):
         raise NotFound(f"no thread {thread_id}")
-    outcome: Reply | DialtoneError
+    outcome: Reply | DialtoneError | OSError
     try:
         outcome = await _answer(sandboxes, thread_id, request, body)
-    except DialtoneError as error:
+    except (DialtoneError, OSError) as error:
         outcome = error
     # Only now it is known what the request has put on disk after a deletion.
     deleted = [touched_id for touched_id in touched if not await is_wanted(touched_id)]
@@ -39,7 +39,7 @@ async def answer_file_request(
         await sandboxes.remove(touched_id)
     if deleted:
         raise NotFound(f"no thread {deleted[0]}")
-    if isinstance(outcome, DialtoneError):
+    if isinstance(outcome, Exception):
         raise outcome
     return outcome
 

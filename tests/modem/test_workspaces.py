@@ -28,15 +28,17 @@ class Slow(LocalProvider):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(SandboxSettings(), data_dir=folder, report=TierReport("local", "T2"))
+        self.opens_at_once = False
         self.opening, self.let_open = asyncio.Event(), asyncio.Event()
         self.forked, self.let_answer = asyncio.Event(), asyncio.Event()
         self.let_open.set()
         self.let_answer.set()
 
     async def open(self, thread_id: ThreadId) -> LocalSandbox:
+        opened = await super().open(thread_id) if self.opens_at_once else None
         self.opening.set()
         await self.let_open.wait()
-        return await super().open(thread_id)
+        return opened or await super().open(thread_id)
 
     async def fork(self, source: ThreadId, snapshot_id: str, target: ThreadId) -> str:
         made = await super().fork(source, snapshot_id, target)
@@ -114,8 +116,12 @@ async def test_a_request_that_comes_to_a_worker_after_the_deletion_makes_nothing
     assert bench.on_disk() == set()
 
 
-async def test_a_write_that_a_deletion_overtakes_leaves_nothing_and_finds_no_thread(bench: Bench) -> None:
+@pytest.mark.parametrize("opens_at_once", [False, True], ids=["before it opened", "when it had opened"])
+async def test_a_write_that_a_deletion_overtakes_leaves_nothing_and_finds_no_thread(
+    bench: Bench, opens_at_once: bool
+) -> None:
     thread = await bench.line.thread()
+    bench.sandboxes.opens_at_once = opens_at_once
     bench.sandboxes.let_open.clear()
     writing = asyncio.create_task(bench.files.write(ALICE, thread, "f", b"late"))
     await asyncio.wait_for(bench.sandboxes.opening.wait(), 5)
