@@ -1,5 +1,6 @@
 """The system prompt, assembled from named parts in an order that keeps its beginning the same for a whole run."""
 
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def shipped(name: str) -> str:
 def system_prompt(settings: AgentSettings, sandbox: SandboxInfo, instructions: str) -> str:
     """Role, environment and project instructions. Nothing in it changes from turn to turn.
 
+    Runs that wait for their model hold it all that time; equal ones are one object.
     Raises: ConfigError if `agent.prompt_file` cannot be read.
     """
     parts = [_role(settings.prompt_file), environment(sandbox)]
     if instructions:
         parts.append(f"# Project instructions ({settings.instructions_file})\n{instructions}")
-    return "\n\n".join(parts)
+    return sys.intern("\n\n".join(parts))
 
 
 def _role(prompt_file: str) -> str:
