@@ -43,6 +43,11 @@ async def test_role_environment_and_instructions_come_in_this_order_and_never_ch
     assert first == second
 
 
+async def test_runs_with_the_same_prompt_hold_it_once() -> None:
+    """Thousands of them may wait for their model in one process."""
+    assert (await told())[0] is (await told())[0]
+
+
 async def test_without_instructions_nothing_is_said_of_them() -> None:
     assert "Project instructions" not in (await told())[0]
 
