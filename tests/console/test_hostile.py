@@ -1,11 +1,12 @@
 """Untrusted content in every field does nothing; a huge thread stays smooth; nobody is shut out."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Page, Route, WebSocketRoute, expect
 
 from dialtone import Client
 from tests.client.real_stack import call, script
@@ -154,6 +155,27 @@ async def test_ten_thousand_events_stay_smooth(page: Page, client: Client) -> No
     await expect(page.locator(".is-target")).to_be_in_viewport()
     await page.get_by_role("button", name="Latest").click()
     await expect(page.locator(".end")).to_be_in_viewport()
+
+
+async def test_a_history_that_comes_in_pieces_is_not_drawn_after_each(page: Page, client: Client) -> None:
+    """Of a WebSocket a browser hands on 64 kB at a time."""
+    thread_id, pieces = client.initiate(title="In pieces"), 40
+    log = Log(thread_id)
+    log.add("run.queued", task="A long job", files=[], model=None, user="")
+    while len(log.events) < pieces * 100:
+        log.say(f"m{len(log.events)}", "- one\n- two\n" * 20)
+    log.add("run.finished", summary="", usage=USAGE)
+    lines = [json.dumps({"event": "task_agent_execute", "id": one["id"], "data": one}) for one in log.events]
+    opened: asyncio.Future[WebSocketRoute] = asyncio.get_running_loop().create_future()
+    await page.route_web_socket("**/ws*", lambda socket: opened.set_result(socket))
+    await open_thread(page, thread_id)
+    socket = await opened
+    for start in range(0, len(lines), 100):
+        socket.send("\n".join(lines[start : start + 100]))
+        await page.evaluate("new Promise(requestAnimationFrame)")
+    await ended(page)
+    drawings = await page.evaluate("async () => (await import('/store.js')).tick.value")
+    assert drawings < pieces / 2
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
