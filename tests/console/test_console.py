@@ -36,7 +36,7 @@ EVERYTHING = script(
     },
     {"text": "## Result\n\n| file | state |\n|---|---|\n| `src/app.py` | written |\n\n```python\nprint('two')\n```\n"},
 )
-SLOW = script({"text": " ".join(f"word{number}" for number in range(150)), "delay_ms": 12})
+SLOW = script({"text": " ".join(f"word{number}" for number in range(150)), "delay_ms": 40})
 FOR_EVER = script({"tool_calls": [call("bash", command="echo begun; sleep 600")]})
 
 
