@@ -28,7 +28,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_default_queue": keys.HINTS,
         "worker_prefetch_multiplier": 1,
-        "worker_disable_prefetch": False,
+        # This alone holds `worker.concurrency`: it counts what is at work, and not only what is not acknowledged.
+        "worker_disable_prefetch": True,
         "worker_pool": POOL,
         "worker_concurrency": settings.worker.concurrency,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

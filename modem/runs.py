@@ -208,10 +208,11 @@ class Runs:
         await self.webhooks.relay(thread_of(run_id))
         match outcome:
             case "push":
-                await self.ready(run_id, TenantId(rest[0]))
+                await self._sched.push(run_id, TenantId(rest[0]))
+                await self._hint(run_id)
             case "suspect":
                 await self._sched.set_apart(run_id, TenantId(rest[0]))
-                await self._send(run_id)
+                await self._hint(run_id)
             case "live":
                 await self._sched.look_again(run_id, at_ms=int(rest[0]) + 50)
             case "later":
@@ -222,6 +223,11 @@ class Runs:
                 await self.ended(run_id, TenantId(rest[0]), RunId(rest[1]) if rest[1] else None)
             case "gone":
                 await self._sched.forget(run_id, TenantId(rest[0]))
+
+    async def _hint(self, run_id: RunId) -> None:
+        """Tells a worker again, unless enough hints lie untaken: they would pile up while all workers are full."""
+        if await self._sched.lacks_hints():
+            await self._send(run_id)
 
     @staticmethod
     def _cancelled(record: RunRecord, reason: str) -> bytes:

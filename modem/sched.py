@@ -161,6 +161,16 @@ class Scheduler:
             due = await self._redis.zrangebyscore(keys.SCHED_ACTIVE, "-inf", now_ms, start=0, num=limit)
         return [RunId(run_id.decode()) for run_id in due]
 
+    async def lacks_hints(self) -> bool:
+        """True if fewer hints wait for a worker than runs do."""
+        async with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.llen(keys.HINTS)
+            pipe.zcard(keys.SCHED_QUEUED)
+            pipe.llen(keys.SCHED_SUSPECTS)
+            hints, queued, suspects = await pipe.execute()
+        return bool(hints < queued + suspects)
+
     async def anything_ready(self) -> bool:
         """True if some run waits for a worker."""
         async with translated():

@@ -94,7 +94,7 @@ class Carrier:
             log.warning("%d runs did not stop in time; their leases will run out", len(self._controls))
 
     async def work(self) -> None:
-        """What a hint asks for: carries the run whose turn it is, if there is one.
+        """What a hint asks for: carries the run whose turn it is, and the next one, until there is none.
 
         Nothing is raised when Redis is away: the run record is the truth, and the reaper repairs what was not said.
         """
@@ -116,13 +116,14 @@ class Carrier:
                 config_hash=shop.config_hash,
                 sandbox=shop.report.label,
             )
-            if claim is not None:
-                with bind(thread_id=claim.record.thread_id, run_id=run_id):
-                    await self._carry(claim, shop)
-                return
+            if claim is None:
+                continue
+            with bind(thread_id=claim.record.thread_id, run_id=run_id):
+                if await self._carry(claim, shop) == "release":
+                    return  # it is to go on elsewhere, and would be the first that comes
 
-    async def _carry(self, claim: Claim, shop: Workshop) -> None:
-        """One attempt at one run, from claim to hand-over."""
+    async def _carry(self, claim: Claim, shop: Workshop) -> Reason:
+        """One attempt at one run, from claim to hand-over; why it was stopped, empty if it was not."""
         run_id, started = claim.record.run_id, time.monotonic()
         control = Control()
         loop = asyncio.get_running_loop()
@@ -159,6 +160,7 @@ class Carrier:
                 now_ms=lambda: claim.now_ms + int((time.monotonic() - started) * 1000),
             )
             await self._attempt(attempt, claim, shop=shop, journal=journal, control=control, leave=leave)
+            return control.reason
         finally:
             self._heartbeat.drop(lease)
             del self._controls[run_id]

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from modem import keys
 from modem.leases import Heartbeat, Lease
 from modem.runs import Runs
 from modem.stream import StreamId, parse_cursor
@@ -109,6 +110,25 @@ async def test_a_lost_hint_is_sent_again(line: Line) -> None:
     assert line.hints == [run.run_id]
     assert await line.scheduler.next() == run.run_id
     assert await line.scheduler.next() is None, "pushed again, but queued once"
+
+
+async def test_hints_are_not_repeated_while_as_many_lie_there_as_runs_wait(line: Line) -> None:
+    runs = [await line.execute(await line.thread()) for _ in range(2)]
+    await line.connections.commands.rpush(keys.HINTS, "first", "second")  # no worker has room for them
+    line.hints.clear()
+    looked_at = 0
+
+    async def reaped() -> bool:
+        nonlocal looked_at
+        looked_at += await line.reaper.once()
+        return looked_at >= 2 * len(runs)
+
+    await until(reaped, what="the reaper to look at each run twice")
+    assert line.hints == []
+    await line.connections.commands.lpop(keys.HINTS)
+    looked_at = 0
+    await until(reaped, what="the reaper to look again")
+    assert line.hints
 
 
 async def test_a_hint_delivered_twenty_times_is_one_execution(line: Line) -> None:
