@@ -1,6 +1,7 @@
 """Workers die, freeze, leave and come back; runs go on."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from tests.ports import free_port
 from tests.until import until, until_sync
 from workflow.core.config import RedisSettings, Settings
 from workflow.core.events import Event, ToolResulted
+
+VISIBILITY_S = int(os.environ.get("DIALTONE_TEST_VISIBILITY_S", "1"))
+"""The task that has to outlive it takes six times as long: 5 here makes it 30 s."""
 
 
 def steps(count: int, *, pause_s: float = 0.0) -> str:
@@ -153,12 +157,12 @@ async def test_a_message_delivered_twenty_times_to_four_workers_runs_once(line: 
 
 
 async def test_a_visibility_timeout_shorter_than_the_task_changes_nothing(line: Line) -> None:
-    line.settings["DIALTONE_WORKER__VISIBILITY_TIMEOUT_S"] = "1"
+    line.settings["DIALTONE_WORKER__VISIBILITY_TIMEOUT_S"] = str(VISIBILITY_S)
     line.start(workers=2)
     async with client_of(line) as client:
         thread_id = await client.initiate()
-        run = await client.execute(thread_id, steps(2, pause_s=3))
-        events = await watch(client, run.run_id)
+        run = await client.execute(thread_id, steps(2, pause_s=3 * VISIBILITY_S))
+        events = await watch(client, run.run_id, timeout_s=40 + 6 * VISIBILITY_S)
         check_log(events)
         assert await step_lines(client, thread_id) == ["step-0", "step-1"]
         assert [e.type for e in events].count("run.started") == 1
