@@ -79,8 +79,9 @@ def cancel(
     in_trouble: bool = False,
     older_than_s: float = 0,
     reason: str = "",
+    cursor: str | None = None,
 ) -> Call[CancelledMany]:
-    """Ends these runs, or else at most 500 of those that have everything else in common."""
+    """Ends these runs, at most 500, or else the next 500 of those that have everything else in common."""
     body = given(
         run_ids=list(run_ids) or None,
         tenant=tenant or None,
@@ -88,6 +89,7 @@ def cancel(
         in_trouble=in_trouble or None,
         older_than_s=older_than_s or None,
         reason=reason or None,
+        cursor=cursor,
     )
     return post(f"{_BASE}/runs/cancel", body, read_as(CancelledMany))
 

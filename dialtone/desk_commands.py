@@ -3,9 +3,11 @@
 import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from dialtone import desk, desk_view
 from dialtone.client import AsyncClient
+from dialtone.desk_results import CancelledMany
 from dialtone.live import EXIT_OK
 from dialtone.screen import Screen
 from dialtone.text import one_line
@@ -13,6 +15,8 @@ from dialtone.text import one_line
 WATCH_S = 2.0
 PAGE = 200
 """Most items of one answer."""
+MOST_AT_ONCE = 500
+"""Runs that one request may name."""
 
 
 async def run_desk(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
@@ -76,17 +80,43 @@ async def _requeue(client: AsyncClient, arguments: Namespace, screen: Screen) ->
 async def _cancel(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
     if not (arguments.runs or arguments.tenant or arguments.status or arguments.in_trouble or arguments.older_than):
         raise ValueError("say which: run ids, --tenant, --status, --in-trouble or --older-than")
-    call = desk.cancel(
-        arguments.runs,
-        tenant=arguments.tenant,
-        status=arguments.status,
-        in_trouble=arguments.in_trouble,
-        older_than_s=arguments.older_than,
-        reason=arguments.reason,
-    )
-    done = await client.send(call)
-    more = "; there are more, say it again" if done.has_more else ""
-    screen.record(done, f"{len(done.run_ids)} runs cancelled{more}")
+    tally = _Tally()
+    for start in range(0, len(arguments.runs), MOST_AT_ONCE):
+        runs = arguments.runs[start : start + MOST_AT_ONCE]
+        done = await client.send(desk.cancel(runs, reason=arguments.reason))
+        screen.record(done, tally.add(done))
+    if not arguments.runs:
+        wanted = {"tenant": arguments.tenant, "status": arguments.status, "in_trouble": arguments.in_trouble}
+        wanted |= {"older_than_s": arguments.older_than, "reason": arguments.reason}
+        await _cancel_all(client, screen, tally, cursor=None, **wanted)
+
+
+async def _cancel_all(
+    client: AsyncClient, screen: Screen, tally: "_Tally", *, cursor: str | None, **wanted: Any
+) -> None:
+    """Ends all wanted runs after `cursor`, and says after every answer how far it is."""
+    while True:
+        done = await client.send(desk.cancel(**wanted, cursor=cursor))
+        screen.record(done, tally.add(done))
+        cursor = done.next_cursor
+        if cursor is None:
+            return
+
+
+class _Tally:
+    """What several answers say together."""
+
+    def __init__(self) -> None:
+        self._cancelled = self._ended = self._unknown = 0
+
+    def add(self, done: CancelledMany) -> str:
+        """Counts one more; how many there are by now, in words."""
+        self._cancelled += len(done.run_ids)
+        self._ended += len(done.ended)
+        self._unknown += len(done.unknown)
+        ended = f", {self._ended} had ended already" if self._ended else ""
+        unknown = f", {self._unknown} unknown" if self._unknown else ""
+        return f"{self._cancelled} runs cancelled{ended}{unknown}{' …' if done.next_cursor else ''}"
 
 
 async def _drain(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
@@ -105,7 +135,11 @@ async def _blocked(client: AsyncClient, arguments: Namespace, screen: Screen) ->
 async def _block(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
     call = desk.block(arguments.tenant, reason=arguments.reason, cancel_runs=arguments.cancel_runs)
     done = await client.send(call)
-    screen.record(done, f"blocked; {len(done.cancelled)} runs cancelled")
+    tally = _Tally()
+    screen.record(done, f"blocked; {tally.add(done.cancelled)}")
+    if cursor := done.cancelled.next_cursor:
+        reason = done.cancelled.reason
+        await _cancel_all(client, screen, tally, cursor=cursor, tenant=arguments.tenant, reason=reason)
 
 
 async def _unblock(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:

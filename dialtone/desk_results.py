@@ -128,14 +128,19 @@ class BlockPage(Result):
     items: tuple[Block, ...] = ()
 
 
+class CancelledMany(Result):
+    """What came of the wish to end runs. `next_cursor`: more fit, `desk.cancel(…, cursor=next_cursor)` goes on."""
+
+    run_ids: tuple[RunId, ...] = ()
+    ended: tuple[RunId, ...] = Field((), description="had ended already")
+    unknown: tuple[RunId, ...] = ()
+    reason: str = ""
+    next_cursor: str | None = None
+
+
 class Blocked(Result):
     block: Block
-    cancelled: tuple[RunId, ...] = ()
-
-
-class CancelledMany(Result):
-    run_ids: tuple[RunId, ...] = ()
-    has_more: bool = False
+    cancelled: CancelledMany = CancelledMany()
 
 
 class Reloaded(Result):

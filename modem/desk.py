@@ -20,6 +20,8 @@ from workflow.core.records import ConfigState, Record
 
 AT_ONCE = 16
 """Runs that are cancelled side by side."""
+MOST_AT_ONCE = 500
+"""Runs that are cancelled by one request."""
 RELOAD_S = 4.0
 """So long a reload waits for the processes' answers: each looks once a second."""
 LOOK_S = 0.1
@@ -32,6 +34,18 @@ class Block(Record):
     by: str = Field(description="the operator")
     at: int = Field(description="milliseconds since 1970")
     reason: str
+
+
+class CancelledMany(Record):
+    """What came of the wish to end runs."""
+
+    run_ids: tuple[RunId, ...] = Field((), description="those whose end was asked for; it comes within 3 s")
+    ended: tuple[RunId, ...] = Field((), description="those that had ended already")
+    unknown: tuple[RunId, ...] = Field((), description="those that there are not, or not any more")
+    reason: str = Field("", description="stands in the last event of those that end")
+    next_cursor: str | None = Field(
+        None, description="more runs fit: the same request with this `cursor` goes on; null when these were all"
+    )
 
 
 class Reloaded(Record):
@@ -76,25 +90,32 @@ class Desk:
             raise NotFound(f"no run {run_id}")
         return found
 
-    async def cancel(self, run_ids: Iterable[RunId], *, reason: str) -> list[RunId]:
-        """Asks for the end of these runs; those that there were."""
+    async def cancel(self, run_ids: Iterable[RunId], *, reason: str) -> CancelledMany:
+        """Asks for the end of these runs."""
         places = asyncio.Semaphore(AT_ONCE)
 
-        async def end(run_id: RunId) -> RunId | None:
+        async def end(run_id: RunId) -> str:
             async with places:
                 try:
-                    await self._runs.cancel(run_id, reason=reason)
+                    return "asked" if await self._runs.cancel(run_id, reason=reason) else "ended"
                 except NotFound:
-                    return None
-                return run_id
+                    return "unknown"
 
-        ended = await asyncio.gather(*(end(run_id) for run_id in run_ids))
-        return [run_id for run_id in ended if run_id is not None]
+        wanted = list(dict.fromkeys(run_ids))
+        outcomes = await asyncio.gather(*map(end, wanted))
 
-    async def cancel_wanted(self, wanted: Wanted, *, reason: str, limit: int) -> tuple[list[RunId], bool]:
-        """Asks for the end of at most `limit` of the wanted runs; which, and whether there are more."""
-        found, cursor = await self.runs(wanted, limit=limit)
-        return await self.cancel([one.run.run_id for one in found], reason=reason), bool(cursor)
+        def those(outcome: str) -> tuple[RunId, ...]:
+            return tuple(run_id for run_id, found in zip(wanted, outcomes, strict=True) if found == outcome)
+
+        return CancelledMany(run_ids=those("asked"), ended=those("ended"), unknown=those("unknown"), reason=reason)
+
+    async def cancel_wanted(
+        self, wanted: Wanted, *, reason: str, limit: int = MOST_AT_ONCE, cursor: str = ""
+    ) -> CancelledMany:
+        """Asks for the end of at most `limit` of the wanted runs, by id, from `cursor` on."""
+        found, next_cursor = await self.runs(wanted, limit=limit, cursor=cursor)
+        done = await self.cancel([one.run.run_id for one in found], reason=reason)
+        return done.model_copy(update={"next_cursor": next_cursor or None})
 
     async def block(self, tenant: TenantId, *, by: str, reason: str) -> Block:
         """From now on the tenant starts no runs; those it has go on."""

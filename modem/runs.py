@@ -120,8 +120,11 @@ class Runs:
         if await self._sched.clear(run_id):
             await self._send(run_id)
 
-    async def cancel(self, run_id: RunId, *, reason: str) -> None:
-        """Ends the run, or asks the worker that holds it; it has ended within 3 s. Raises: NotFound, Unavailable."""
+    async def cancel(self, run_id: RunId, *, reason: str) -> bool:
+        """Ends the run, or asks the worker that holds it; it has ended within 3 s. False if it had ended already.
+
+        Raises: NotFound, Unavailable.
+        """
         record = await self.load(run_id)
         thread_id = record.thread_id
         async with translated():
@@ -136,6 +139,7 @@ class Runs:
         elif outcome == "asked":
             await send_signal(self._connections, "cancel", run_id)
             await self._sched.look_again(run_id, at_ms=await self._connections.now_ms() + FORCE_CANCEL_MS)
+        return outcome in {"cancelled", "asked"}
 
     async def requeue(self, run_id: RunId) -> None:
         """Lets a run go on elsewhere, with all its attempts; a worker that does not give it up in time loses it.

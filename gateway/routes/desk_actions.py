@@ -10,7 +10,7 @@ from gateway.bodies import Body, Line, Spoken
 from gateway.deps import Operator, RunPath, ServicesDep, as_run_id
 from gateway.errors import documented
 from gateway.routes.webhooks import NoticePath
-from modem.desk import Block, Reloaded
+from modem.desk import MOST_AT_ONCE, Block, CancelledMany, Reloaded
 from modem.survey import OpenRun, OpenStatus, Wanted
 from workflow.core.errors import BadInput
 from workflow.core.ids import RUN_ID, RunId, TenantId
@@ -18,8 +18,6 @@ from workflow.core.records import Caller
 
 router = APIRouter(prefix="/api/operator", tags=["operator"])
 _audit = logging.getLogger("gateway.audit")
-
-MOST_AT_ONCE = 500
 
 WorkerPath = Annotated[str, Path(max_length=200, description="the worker's name")]
 OneTenant = Annotated[Line, Field(min_length=1, max_length=200, examples=["acme"])]
@@ -39,23 +37,22 @@ class CancelManyBody(Body):
     status: OpenStatus | None = None
     in_trouble: bool = False
     older_than_s: float = Field(0, ge=0, le=10_000_000, description="accepted longer ago than this")
+    cursor: Line = Field("", max_length=129, description="`next_cursor` of the request before, which named no run_ids")
     reason: Line = Field("", max_length=500, description="stands in the runs' last event")
-
-
-class CancelledMany(BaseModel):
-    run_ids: list[RunId] = Field(description="those whose end was asked for; it comes within 3 s")
-    has_more: bool = Field(description="whether further runs fit: at most 500 are cancelled by one request")
 
 
 class BlockBody(Body):
     tenant: OneTenant
     reason: Spoken = Field(max_length=500, description="the tenant's callers read it")
-    cancel_runs: bool = Field(False, description="also cancels the runs that it has, at most 500 of them")
+    cancel_runs: bool = Field(False, description="also cancels the runs that it has, the first 500 of them")
 
 
 class Blocked(BaseModel):
     block: Block
-    cancelled: list[RunId] = Field(description="its runs whose end was asked for")
+    cancelled: CancelledMany = Field(
+        description="what came of `cancel_runs`. With a `next_cursor` it has more: go on with `runs/cancel`, and name "
+        "the tenant, this `cursor` and this `reason`"
+    )
 
 
 class UnblockBody(Body):
@@ -106,7 +103,7 @@ async def requeue_run(run_id: RunPath, caller: Operator, held: ServicesDep) -> O
 
 @router.post("/runs/cancel", responses=documented(400, 401, 403, 413, 422, 429, 503))
 async def cancel_many(caller: Operator, held: ServicesDep, body: CancelManyBody) -> CancelledMany:
-    """Asks for the end of many runs, of any tenant, which comes within 3 s."""
+    """Asks for the end of many runs, of any tenant, which comes within 3 s; at most 500 by one request."""
     reason = body.reason or "cancelled by an operator"
     wanted = Wanted(
         tenant=TenantId(body.tenant) if body.tenant else None,
@@ -116,12 +113,14 @@ async def cancel_many(caller: Operator, held: ServicesDep, body: CancelManyBody)
     )
     if bool(body.run_ids) == (wanted != Wanted()):
         raise BadInput("name run_ids, or else a tenant, a status, in_trouble or older_than_s", field="run_ids")
+    if body.run_ids and body.cursor:
+        raise BadInput("run_ids are cancelled by one request; leave the cursor out", field="cursor")
     if body.run_ids:
-        cancelled, has_more = await held.desk.cancel(map(RunId, body.run_ids), reason=reason), False
+        done = await held.desk.cancel(map(RunId, body.run_ids), reason=reason)
     else:
-        cancelled, has_more = await held.desk.cancel_wanted(wanted, reason=reason, limit=MOST_AT_ONCE)
-    audit(caller, "cancel runs", count=len(cancelled), **body.model_dump(mode="json", exclude_defaults=True))
-    return CancelledMany(run_ids=cancelled, has_more=has_more)
+        done = await held.desk.cancel_wanted(wanted, reason=reason, cursor=body.cursor)
+    audit(caller, "cancel runs", count=len(done.run_ids), **body.model_dump(mode="json", exclude_defaults=True))
+    return done
 
 
 @router.post("/tenants/block", responses=documented(400, 401, 403, 413, 422, 429, 503))
@@ -131,11 +130,10 @@ async def block_tenant(caller: Operator, held: ServicesDep, body: BlockBody) -> 
     tenant = TenantId(body.tenant)
     block = await held.desk.block(tenant, by=name_of(caller), reason=body.reason)
     audit(caller, "block a tenant", of_tenant=tenant, reason=body.reason, cancel_runs=body.cancel_runs)
-    cancelled: list[RunId] = []
+    cancelled = CancelledMany()
     if body.cancel_runs:
-        cancelled, _ = await held.desk.cancel_wanted(
-            Wanted(tenant=tenant), reason=f"an operator has blocked the tenant: {body.reason}", limit=MOST_AT_ONCE
-        )
+        reason = f"an operator has blocked the tenant: {body.reason}"
+        cancelled = await held.desk.cancel_wanted(Wanted(tenant=tenant), reason=reason)
     return Blocked(block=block, cancelled=cancelled)
 
 

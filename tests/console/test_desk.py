@@ -73,6 +73,23 @@ async def test_a_tenant_is_blocked_and_unblocked(page: Page, client: Client) -> 
     await expect(row).to_have_count(0)
 
 
+async def test_a_tenant_with_more_runs_than_one_request_ends_is_freed_of_all(page: Page) -> None:
+    done = {"run_ids": ["a"] * 500, "ended": ["b"], "unknown": [], "reason": "blocked: no", "next_cursor": "at500"}
+    rest = done | {"run_ids": ["c"], "ended": [], "next_cursor": None}
+    await page.route("**/tenants/block", lambda route: route.fulfill(json={"block": {}, "cancelled": done}))
+    await page.route("**/runs/cancel", lambda route: route.fulfill(json=rest))
+    await page.goto("/desk#/tenants")
+    await page.get_by_role("button", name="Block a tenant").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Tenant").fill("acme")
+    await dialog.get_by_label("Reason").fill("no")
+    await dialog.get_by_label("cancel the runs it has").check()
+    async with page.expect_request("**/runs/cancel") as asked:
+        await dialog.get_by_role("button", name="Block").click()
+    assert (await asked.value).post_data_json == {"tenant": "acme", "reason": "blocked: no", "cursor": "at500"}
+    await expect(page.get_by_role("alert")).to_have_text("501 runs cancelled, 1 had ended before.")
+
+
 async def test_a_reload_shows_what_every_process_made_of_it(page: Page) -> None:
     await page.goto("/desk")
     await page.get_by_label("Reload the configuration").click()

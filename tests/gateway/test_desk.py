@@ -1,11 +1,13 @@
 """The operator's desk over HTTP: it shows all tenants to operators alone, and what is done there holds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from dialtone.cli import main
 from gateway.keyring import KeyRing
 from modem import keys, workers
 from modem.figures import Reporter
@@ -16,7 +18,7 @@ from tests.gateway.serving import Gateway, make_settings
 from tests.until import until
 from workflow.core.config import SandboxSettings, Settings
 from workflow.core.events import Usage, UsageUpdated
-from workflow.core.ids import TenantId, ThreadId, UserId
+from workflow.core.ids import RunId, TenantId, ThreadId, UserId
 from workflow.core.records import Caller, Scope, WorkerRecord
 
 ACME = Caller(tenant=TenantId("acme"), user=UserId("alice"))
@@ -146,7 +148,7 @@ async def test_a_blocked_tenant_starts_no_runs_until_it_is_unblocked(
     spared = await worker.open(await worker.thread(OTHER), caller=OTHER)
     body = {"tenant": "acme", "reason": "it mines coins", "cancel_runs": True}
     blocked = (await ops.post("/api/operator/tenants/block", json=body)).json()
-    assert (blocked["block"]["by"], blocked["cancelled"]) == ("olga@ops", [run])
+    assert (blocked["block"]["by"], blocked["cancelled"]["run_ids"]) == ("olga@ops", [run])
     refused = await alice.post(f"/api/agent/{thread}/execute", json={"task": "again"})
     assert (refused.status_code, refused.json()["code"]) == (403, "tenant_blocked")
     assert "it mines coins" in refused.json()["detail"]
@@ -167,11 +169,14 @@ async def test_many_runs_are_cancelled_by_name_or_by_what_they_have_in_common(
     acme = [await worker.open(await worker.thread(ACME), caller=ACME) for _ in range(4)]
     other = await worker.open(await worker.thread(OTHER), caller=OTHER)
     url = "/api/operator/runs/cancel"
-    for body in ({}, {"run_ids": acme[:1], "tenant": "acme"}):
+    for body in ({}, {"run_ids": acme[:1], "tenant": "acme"}, {"run_ids": acme[:1], "cursor": "x"}, {"cursor": "x"}):
         refused = await ops.post(url, json=body)
         assert (refused.status_code, refused.json()["code"]) == (400, "bad_input")
-    named = await ops.post(url, json={"run_ids": [acme[0], f"{'0' * 20}.00000000"], "reason": "one"})
-    assert named.json() == {"run_ids": [acme[0]], "has_more": False}
+    unknown = f"{'0' * 20}.00000000"
+    for cancelled, ended in (([acme[0]], []), ([], [acme[0]])):
+        named = await ops.post(url, json={"run_ids": [acme[0], unknown], "reason": "one"})
+        answer = {"run_ids": cancelled, "ended": ended, "unknown": [unknown], "reason": "one", "next_cursor": None}
+        assert named.json() == answer
     assert (await worker.runs.load(acme[0])).reason == "one"
     young = await ops.post(url, json={"tenant": "acme", "older_than_s": 3600})
     assert young.json()["run_ids"] == []
@@ -180,6 +185,46 @@ async def test_many_runs_are_cancelled_by_name_or_by_what_they_have_in_common(
     assert (await worker.runs.load(other)).status == "queued"
     types = [event.type for event in await worker.events(ThreadId(acme[1].split(".")[0]))]
     assert types == ["run.queued", "run.cancelled"]
+
+
+async def test_more_runs_than_one_request_ends_are_ended_by_the_next_ones(
+    ops: httpx.AsyncClient, worker: Worker
+) -> None:
+    held = (await worker.running(await worker.thread(ACME), ACME)).run_id
+    queued = [await worker.open(await worker.thread(ACME), caller=ACME) for _ in range(505)]
+    body = {"tenant": "acme", "reason": "it mines coins", "cancel_runs": True}
+    first = (await ops.post("/api/operator/tenants/block", json=body)).json()["cancelled"]
+    later = await worker.open(await worker.thread(OTHER), caller=OTHER)
+    rest = {"tenant": "acme", "cursor": first["next_cursor"], "reason": first["reason"]}
+    second = (await ops.post("/api/operator/runs/cancel", json=rest)).json()
+    assert (len(first["run_ids"]), len(second["run_ids"]), second["next_cursor"]) == (500, 6, None)
+    assert {*first["run_ids"], *second["run_ids"]} == {held, *queued}, "each of them once, also one that ends later"
+    record = await worker.runs.load(RunId(second["run_ids"][-1]))
+    assert record.reason == "an operator has blocked the tenant: it mines coins"
+    assert (await worker.runs.load(later)).status == "queued"
+
+
+async def test_the_terminal_goes_on_until_all_runs_are_ended_and_says_how_far_it_is(
+    ops: httpx.AsyncClient, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def desk(*arguments: str) -> list[str]:
+        key = ops.headers["Authorization"].removeprefix("Bearer ")
+        line = ["desk", *arguments, "--url", str(ops.base_url), "--key", key]
+        assert await asyncio.to_thread(main, line) == 0
+        return capsys.readouterr().out.splitlines()
+
+    runs = [await worker.open(await worker.thread(ACME), caller=ACME) for _ in range(503)]
+    named = await desk("cancel", runs[0], f"{'0' * 20}.00000000")
+    assert named == ["1 runs cancelled, 1 unknown"]
+    assert await desk("cancel", "--tenant", "acme") == ["500 runs cancelled …", "502 runs cancelled"]
+    assert await desk("cancel", *runs) == [
+        "0 runs cancelled, 500 had ended already",
+        "0 runs cancelled, 503 had ended already",
+    ]
+    more = [await worker.open(await worker.thread(ACME), caller=ACME) for _ in range(501)]
+    blocked = await desk("block", "acme", "--reason", "no", "--cancel-runs")
+    assert blocked == ["blocked; 500 runs cancelled …", "501 runs cancelled"]
+    assert {(await worker.runs.load(run_id)).status for run_id in more} == {"cancelled"}
 
 
 async def test_a_run_is_requeued_even_when_its_worker_does_not_listen(ops: httpx.AsyncClient, worker: Worker) -> None:

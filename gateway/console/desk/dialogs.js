@@ -1,12 +1,13 @@
 /** What is asked before an action, and what a reload brought. */
 
 import { plural } from "../model/format.js";
+import { say } from "../store.js";
 import { Modal, Question } from "../ui/dialogs.js";
 import { Spinner } from "../ui/parts.js";
 import { html, useState } from "../vendor/preact.js";
 import { checkedTo, valueTo } from "./parts.js";
 import { Configuration } from "./processes.js";
-import { act, asked, picked } from "./store.js";
+import { act, asked, cancelRuns, picked, refresh, send } from "./store.js";
 
 export function Asked() {
   const open = asked.value;
@@ -44,11 +45,7 @@ function Drain({ worker, close }) {
 function Cancel({ runIds, close }) {
   const [why, setWhy] = useState("");
   const cancel = async () => {
-    const isDone = await act(
-      "runs/cancel",
-      { run_ids: runIds, reason: why },
-      `${plural(runIds.length, "run")} cancelled.`,
-    );
+    const isDone = await cancelRuns({ run_ids: runIds, reason: why });
     if (isDone) picked.value = new Set();
     return isDone;
   };
@@ -61,17 +58,20 @@ function Cancel({ runIds, close }) {
 function Block({ tenant, close }) {
   const [name, setName] = useState(tenant);
   const [why, setWhy] = useState("");
-  const [cancelRuns, setCancelRuns] = useState(false);
+  const [withRuns, setWithRuns] = useState(false);
   const isReady = Boolean(name.trim() && why.trim());
-  const block = () =>
-    act(
-      "tenants/block",
-      { tenant: name.trim(), reason: why.trim(), cancel_runs: cancelRuns },
-      "The tenant starts no more runs.",
-    );
+  const block = async () => {
+    const given = { tenant: name.trim(), reason: why.trim(), cancel_runs: withRuns };
+    const done = await send("tenants/block", given);
+    if (!done) return false;
+    say("The tenant starts no more runs.");
+    // How far that is, is said in the page, which this covers until it closes: so it does not wait.
+    void (withRuns ? cancelRuns({ tenant: given.tenant, reason: done.cancelled.reason }, done.cancelled) : refresh());
+    return true;
+  };
   return html`<${Question} title="Block a tenant?" action="Block" isReady=${isReady} close=${close} onSubmit=${block}>
     <label>Tenant <input value=${name} maxlength="200" onInput=${valueTo(setName)} /></label>
     <label>Reason, which its callers read <input value=${why} maxlength="500" onInput=${valueTo(setWhy)} /></label>
-    <label><input type="checkbox" checked=${cancelRuns} onChange=${checkedTo(setCancelRuns)} /> cancel the runs it has</label>
+    <label><input type="checkbox" checked=${withRuns} onChange=${checkedTo(setWithRuns)} /> cancel the runs it has</label>
   <//>`;
 }

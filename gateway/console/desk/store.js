@@ -1,6 +1,7 @@
 /** What the operator's desk knows and does. It asks again every two seconds while somebody looks. */
 
 import { ApiError } from "../dialtone.js";
+import { plural } from "../model/format.js";
 import { api, isSignedOut, keepTheme, reason, say } from "../store.js";
 import { effect, signal } from "../vendor/preact.js";
 
@@ -110,6 +111,26 @@ export async function send(path, body) {
     say(reason(error), "bad");
     return undefined;
   }
+}
+
+/**
+ * Ends runs, request after request until there are no more, and says how far it is; true when it is done.
+ * @param {object} wanted @param {any} [done] what came of the first request, when that was made before
+ */
+export async function cancelRuns(wanted, done) {
+  let cancelled = 0;
+  let before = 0;
+  done ??= await send("runs/cancel", wanted);
+  while (done) {
+    cancelled += done.run_ids.length;
+    before += done.ended.length + done.unknown.length;
+    const others = before ? `, ${before} had ended before` : "";
+    say(`${plural(cancelled, "run")} cancelled${others}${done.next_cursor ? " …" : "."}`);
+    if (!done.next_cursor) break;
+    done = await send("runs/cancel", { ...wanted, cursor: done.next_cursor });
+  }
+  void refresh();
+  return Boolean(done);
 }
 
 /** Every process reads its configuration again; the answers are shown. */
