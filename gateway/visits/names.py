@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-_SECRET = r"[a-z2-7]{26}"
+from workflow.core.ids import PREVIEW_SECRET
 
 
 class Names:
@@ -38,4 +38,4 @@ class Names:
         found = [match[1].lower() for host in hosts if (match := self._host.fullmatch(host))]
         if not found:
             return None
-        return found[0] if len(hosts) == 1 and re.fullmatch(_SECRET, found[0]) else ""
+        return found[0] if len(hosts) == 1 and PREVIEW_SECRET.fullmatch(found[0]) else ""

@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from dialtone.client import AsyncClient
 from tests.line import ROOT, Line, bash, script
 from workflow.core.config import Settings
-from workflow.core.events import ToolResulted
+from workflow.core.events import PreviewExposed, ToolResulted
 from workflow.llm.cassette import Cassette
 from workflow.runner.replay import replay
 
@@ -48,6 +49,29 @@ async def test_the_demo_run_is_played_again_without_a_gateway(line: Line, client
     assert found["same"] is True
     assert found["recorded"]["status"] == found["replayed"]["status"] == "finished"
     assert any(name.startswith("demo/primes.py") for name in found["replayed"]["files"])
+
+
+async def test_the_links_of_previews_in_a_cassette_lead_nowhere(
+    line: Line, client: AsyncClient, tmp_path: Path
+) -> None:
+    serve = bash("exec python3 -m http.server 8124", background=True)
+    expose = {"text": "", "tool_calls": [{"name": "url_expose", "arguments": {"port": 8124}}]}
+    thread_id = await client.initiate()
+    first = await client.execute(thread_id, script(serve, expose, expose, {"text": "Look."}))
+    events = [event async for event in client.stream(thread_id, run_id=first.run_id)]
+    links = [event.url for event in events if isinstance(event, PreviewExposed)]
+    secrets = [urlsplit(link).netloc.partition(".")[0] for link in links]
+    assert len(set(secrets)) == 2
+    second = await client.execute(thread_id, script({"text": f"{links[1]}docs or {secrets[0].upper()}"}))
+    _ = [event async for event in client.stream(thread_id, run_id=second.run_id)]
+    for run, parts in ((first, ("http://preview-1.", "http://preview-2.")), (second, ("preview-2.", " or preview-1"))):
+        file = tmp_path / "run.jsonl"
+        assert run_script("export", run.run_id, "--url", line.url, "-o", str(file), line=line).returncode == 0
+        text = file.read_text()
+        assert not [secret for secret in secrets if secret in text.lower()]
+        assert all(part in text for part in parts)
+        replayed = run_script("replay", str(file), line=line)
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
 
 async def test_a_live_model_runs_its_commands_in_a_sandbox_of_its_own(

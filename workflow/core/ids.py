@@ -19,6 +19,8 @@ ItemId = NewType("ItemId", str)
 
 THREAD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 RUN_ID = re.compile(r"([A-Za-z0-9_-]{1,64})\.([A-Za-z0-9_-]{1,64})")
+PREVIEW_SECRET = re.compile(r"[a-z2-7]{26}")
+"""The first label of a preview's host; whoever knows it may visit."""
 
 
 def new_thread_id() -> ThreadId:

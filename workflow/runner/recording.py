@@ -1,7 +1,9 @@
 """Makes a cassette of any run that has ended, from the thread's log alone: nothing is recorded beforehand."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from workflow.agent.compaction import notes_of
 from workflow.agent.context import entries_of, messages_of
@@ -12,6 +14,7 @@ from workflow.core.events import (
     Effect,
     Event,
     Message,
+    PreviewExposed,
     RunQueued,
     RunStarted,
     ToolCalled,
@@ -19,7 +22,7 @@ from workflow.core.events import (
     Usage,
     UsageUpdated,
 )
-from workflow.core.ids import CallId, RunId, thread_of
+from workflow.core.ids import PREVIEW_SECRET, CallId, RunId, thread_of
 from workflow.core.records import RunOptions
 from workflow.core.state import ThreadState, fold
 from workflow.llm.cassette import (
@@ -65,7 +68,18 @@ def record(events: Sequence[Event], run_id: RunId, *, options: RunOptions | None
     for event in events[start:end]:
         recorder.hear(event)
     exchanges = (*recorder.lines, *recorder.unfinished())
-    return Cassette(header, tuple(events[:start]), exchanges, _end(events[end]))
+    return _without_links(Cassette(header, tuple(events[:start]), exchanges, _end(events[end])), events)
+
+
+def _without_links(cassette: Cassette, events: Sequence[Event]) -> Cassette:
+    """The same with a number for the secret of each preview link, wherever it stands: whoever has it may visit."""
+    hosts = [urlsplit(event.url).hostname or "" for event in events if isinstance(event, PreviewExposed)]
+    labels = dict.fromkeys(host.partition(".")[0] for host in hosts)
+    masks = {label: f"preview-{n}" for n, label in enumerate(filter(PREVIEW_SECRET.fullmatch, labels), 1)}
+    if not masks:
+        return cassette
+    secret = re.compile("|".join(masks), re.IGNORECASE)
+    return Cassette.read(secret.sub(lambda match: masks[match[0].lower()], line) for line in cassette.lines())
 
 
 class _Recorder:
