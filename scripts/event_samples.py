@@ -37,13 +37,24 @@ Server-Sent Events:
 event; `?from=now` starts with what comes next. `?run_id=` shows one run and ends with it. `?deltas=false` leaves
 previews out. A malformed id is answered with 400.
 
+**A gap.** Logs are trimmed. A reader that comes back with the id `…-1` after that is told which events are missing and
+what they came to; what follows comes one by one:
+
+```
+{gap}
+```
+
 **The end.** When a run (`?run_id=`) has ended, or nothing is queued or running in the thread, a reconnect with the last
 id is answered with 204, which stops an EventSource for good: open a new one when you execute the next task. Streams are
 closed after `gateway.stream_max_age_s`, when the gateway stops, and when a client is too slow; all three mean: come
 back with your last id, after `retry` milliseconds.
 
 **WebSocket.** `GET /api/agent/{{thread_id}}/ws` says the same as text messages `{{"event", "id"?, "data"}}`, and takes
-commands; see [api.md](api.md).
+commands; see [api.md](api.md). Here it is opened with `?last_id=…-2`; `→` is what the client says:
+
+```
+{socket}
+```
 """
 
 

@@ -6,15 +6,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from gateway import frames
+from gateway.frames import Frame
+from gateway.routes.ws import Steer
+from gateway.snapshot import state_json
 from gateway.stream_schema import SYSTEM, stream_schema
 from modem.stream import StreamId
 from scripts.event_samples import OPENING, RUN, SAMPLES, problem
-from workflow.core.events import Delta, Event, EventBase, encode
+from workflow.core.events import Delta, Event, EventBase, decode, encode
+from workflow.core.state import fold
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "events.md"
 COMMON = ("id", "at", "thread_id", "run_id", "turn", "type", "execute_type")
 EPOCH = 1_790_000_000_000
+_BY_TYPE: dict[str, Event] = {sample.type: sample for sample in SAMPLES}
+_RUN = [_BY_TYPE[name] for name in ("run.queued", "run.started", "tool.call", "tool.result", "message", "run.finished")]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def render() -> str:
     """The whole document."""
     defs = stream_schema()["$defs"]
-    head = OPENING.format(stream=_stream())
+    head = OPENING.format(**_told())
     parts = [head, "\n## Events of the log\n", _fields(defs["Notice"], only=COMMON[:-2])]
     for sample in SAMPLES:
         parts.append(_event(sample, defs))
@@ -108,20 +116,31 @@ def _type(field: dict[str, Any]) -> str:
     return str(field.get("type", "any"))
 
 
-def _stream() -> str:
-    """An example stream, framed as the gateway frames it."""
-    by_type: dict[str, Event] = {sample.type: sample for sample in SAMPLES}
-    shown = [frames.waiting(RUN, 0, "worker")]
-    for seq, kind in enumerate(("run.queued", "run.started", "tool.call", "tool.result"), start=1):
-        shown.append(_frame(by_type[kind], seq))
+def streams() -> dict[str, list[Frame]]:
+    """The example streams: a whole run; after a gap; over a WebSocket, resumed after the second event."""
+    facts = [_frame(event, seq) for seq, event in enumerate(_RUN, start=1)]
     delta = b'{"type":"delta","run_id":"%b","turn":2,"item":"9f2c","kind":"text","offset":0,"text":"It says "}'
-    shown.append(frames.preview(delta % RUN.encode()))
-    shown += [_frame(by_type[kind], seq) for seq, kind in enumerate(("message", "run.finished"), start=5)]
-    shown += [frames.KEEP_ALIVE, frames.error(problem())]
-    return "".join(frame.sse.decode() for frame in shown).rstrip()
+    preview = frames.preview(delta % RUN.encode())
+    state = fold(decode(fact.data) for fact in facts[:4])
+    gap = frames.gap(StreamId(EPOCH, 2), StreamId(EPOCH, 4), state_json(state))
+    end = [frames.KEEP_ALIVE, frames.error(problem())]
+    return {
+        "stream": [frames.waiting(RUN, 0, "worker"), *facts[:4], preview, *facts[4:], *end],
+        "gap": [gap, *facts[4:]],
+        "socket": [*facts[2:4], preview, *facts[4:]],
+    }
 
 
-def _frame(event: Event, seq: int) -> frames.Frame:
+def _told() -> dict[str, str]:
+    """The example streams as the gateway frames them."""
+    told = {name: "".join(frame.sse.decode() for frame in shown).rstrip() for name, shown in streams().items()}
+    command = Steer(command="steer", id="c1", run_id=RUN, text="One sentence is enough.")
+    reply = Frame("reply", to_json({"id": command.id, "command": command.command, "result": None}))
+    first, *rest = [f"← {frame.ws}" for frame in streams()["socket"]]
+    return told | {"socket": "\n".join([first, f"→ {command.model_dump_json()}", f"← {reply.ws}", *rest])}
+
+
+def _frame(event: Event, seq: int) -> Frame:
     return frames.fact(StreamId(EPOCH, seq), _json(_envelope(event, seq)).encode())
 
 

@@ -16,6 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.bodies import Body, Line
 from gateway.deps import admit, as_thread_id, run_of, services
 from gateway.errors import TITLES, problem, problem_of, request_id_of, respond
+from gateway.frames import Frame
 from gateway.routes.questions import AnswerBody
 from gateway.routes.runs import CancelBody, SteerBody
 from gateway.routes.stream import subscribe
@@ -168,8 +169,7 @@ class _Session:
         return None
 
     async def _say(self, event: str, data: dict[str, Any]) -> None:
-        message = b'{"event":"%b","data":%b}' % (event.encode(), to_json(data))
-        await self._websocket.send_text(message.decode())
+        await self._websocket.send_text(Frame(event, to_json(data)).ws)
 
 
 def _unreadable(error: ValidationError) -> dict[str, Any]:

@@ -33,6 +33,13 @@ async def test_examples_fit_the_schema_that_is_served(http: httpx.AsyncClient, s
     jsonschema.validate(json.loads(sample.model_dump_json()), schema)
 
 
+@pytest.mark.parametrize("name", gen_event_docs.streams())
+async def test_example_streams_fit_the_schema_that_is_served(http: httpx.AsyncClient, name: str) -> None:
+    schema = (await http.get("/events/schema.json")).json()
+    for frame in gen_event_docs.streams()[name]:
+        jsonschema.validate(json.loads(frame.data), {"$defs": schema["$defs"], **schema["x-stream"][frame.name]})
+
+
 async def test_everything_that_a_stream_says_fits_its_schema(
     gateway: Gateway, worker: Worker, http: httpx.AsyncClient
 ) -> None:
