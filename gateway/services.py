@@ -130,7 +130,7 @@ class Services:
         """Takes over what changes in config.toml while this process runs; never returns."""
         async for change in self.config.changes():
             settings = change.loaded.settings
-            self.scheduler.limits = self.threads.limits = self.limits.settings = settings.limits
+            self.scheduler.limits = self.limits.settings = settings.limits
             self.hub.max_per_tenant = settings.limits.max_streams_per_tenant
             set_level(settings.log.level)
             change.report()

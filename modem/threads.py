@@ -27,8 +27,6 @@ class Threads:
         self._redis = connections.commands
         self._scripts = connections.scripts
         self._settings = settings
-        self.limits = settings.limits
-        """May be replaced while it works."""
         self._runs = runs
         self._sched = scheduler
 
@@ -238,7 +236,7 @@ class Threads:
                     hashlib.sha256(idempotency_key.encode()).hexdigest() if idempotency_key else "",
                     body,
                     int(runs.idempotency_ttl_s * 1000),
-                    self.limits.max_queued_per_thread,
+                    self._sched.limits.max_queued_per_thread,
                     encode(queued),
                     encode(steering),
                     *(part for pair in fields.items() for part in pair),
