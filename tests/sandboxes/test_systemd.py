@@ -111,11 +111,11 @@ def test_a_service_whose_worker_is_killed_starts_again(unit: str, folder: Path) 
     """The groups it leaves are in the way of nothing: a group with groups below it takes no process."""
     worker = folder / "worker.py"
     worker.write_text(WORKER)
+    (out := folder / "out").touch()
     settings = (f"User={USER}", "Delegate=yes", "Restart=always", "RestartSec=0.1")
     command = f"{sys.executable} {worker}"
     done = start(unit, folder, *settings, f"Environment=PYTHONPATH={ROOT}", command=command)
     assert done.returncode == 0, done.stderr
-    out = folder / "out"
     for count in (1, 2):
         until_sync(lambda: len(out.read_text().splitlines()) >= count, timeout_s=60, what=f"start {count}")  # noqa: B023
         subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", unit], check=True, timeout=60)
