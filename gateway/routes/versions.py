@@ -62,7 +62,11 @@ async def diff_files(
     old: Annotated[str, event_query("id of the earlier event", alias="from")],
     new: Annotated[str, event_query("id of the later event; empty: now", alias="to")] = "",
     limit: Annotated[int, Query(ge=1, le=500, description="at most this many files")] = 100,
-    cursor: Annotated[str, Query(max_length=12_288, description="`next_cursor` of the page before")] = "",
+    cursor: Annotated[
+        str,
+        # A path of 4,096 bytes, quoted. Text of other scripts at that length would be more than a URL can hold.
+        Query(max_length=12_288, pattern=r"^[A-Za-z0-9_.~/%-]*$", description="`next_cursor` of the page before"),
+    ] = "",
 ) -> DiffPage:
     """How the files differ between two events, or between an event and now."""
     page = await held.versions.diff(caller, thread_id, old=old, new=new, after=cursor, limit=limit)

@@ -60,5 +60,5 @@ async def fuzz(line: Line, folder: Path, *options: str) -> None:
     told = await asyncio.to_thread(
         subprocess.run, [*command, *options], capture_output=True, text=True, timeout=150, cwd=folder, check=False
     )
-    assert told.returncode == 0, told.stdout[-8000:]
+    assert told.returncode == 0, told.stdout[told.stdout.find("= FAILURES") :][:8000]
     assert "Traceback" not in line.logs()
