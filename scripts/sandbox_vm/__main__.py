@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ class Missing(Exception):
 def main() -> int:
     """Exit status: that of pytest; 2 if something is missing; 124 if the time was up or the machine broke."""
     options, tests = _parser().parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # Everything is put away, as by Ctrl-C.
     try:
         lacking = missing()
         if lacking:
@@ -134,7 +136,8 @@ def boot(image: Path, initramfs: Path, options: argparse.Namespace) -> int:
     """Shows what the machine prints, until it switches off; its command's exit status."""
     words = "console=ttyS0 quiet panic=-1 mitigations=off systemd.show_status=0 systemd.log_level=err"
     words += " bare" if options.bare else ""
-    command = [QEMU, "-machine", "q35", "-accel", "kvm" if options.kvm else "tcg,thread=single", "-cpu", "max"]
+    command = ["setpriv", "--pdeathsig", "KILL", QEMU]  # However we end, it does not stay.
+    command += ["-machine", "q35", "-accel", "kvm" if options.kvm else "tcg,thread=single", "-cpu", "max"]
     command += ["-smp", "1", "-m", "2048", "-no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"]
     command += ["-kernel", str(image), "-initrd", str(initramfs), "-append", words]
     command += ["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"]
