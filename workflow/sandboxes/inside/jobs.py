@@ -23,8 +23,8 @@ LATE_S = 2.0
 """A supervisor that lets its command run longer than this beyond its time does not do its work: it was stopped."""
 READY_S = 3.0
 """So long a call waits for the command to be started; it may be slow, or have stopped its supervisor already."""
-START_S = 15.0
-"""A job that has no supervisor after this, and that nobody starts again, never gets one. A machine may be slow."""
+START_S = 5.0
+"""A job without a supervisor after this was never started, or has lost it: killed from inside, or a reboot."""
 KILL_S = 1.0
 FORGOTTEN_S = 60.0
 """What another worker's ended command printed is kept this long: that worker may be about to read it."""
@@ -104,11 +104,11 @@ class Jobs:
 
     def ended(self, folder: JobFolder) -> Any:
         """{code, killed_by}; None while it runs or is about to."""
-        was_held, ended = bool(folder.supervisor()), folder.ended()
+        ended = folder.ended()
         if ended is None and not folder.is_alive():
             ended = folder.ended()
-            if ended is None and (was_held or time.time() - _made_at(folder) > START_S):
-                return self.kill(folder, "lost")
+            if ended is None and time.time() - _made_at(folder) > START_S:
+                return self.kill(folder, folder.kill_reason() or "lost")  # another call may be ending it just now
         return ended
 
     def write(self, folder: JobFolder, content: bytes, *, timeout_s: float = 5.0) -> None:
