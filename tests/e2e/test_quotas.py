@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from dialtone import Waiting
+from dialtone import Accepted, Waiting
 from dialtone.client import AsyncClient
 from tests.line import Line, bash, script
 from tests.until import until
@@ -19,15 +19,19 @@ def line() -> Iterator[Line]:
         yield line.start(workers=2)
 
 
+async def hold_a_place(client: AsyncClient, thread_id: str) -> Accepted:
+    """A run whose command is at work until the file `go` is there."""
+    run = await client.execute(thread_id, script(bash("echo up; until [ -e go ]; do sleep 0.05; done"), {"text": "a"}))
+    async for item in client.stream(thread_id, run_id=run.run_id):
+        if isinstance(item, Delta) and item.kind == "stdout":
+            return run
+    raise AssertionError("the command never spoke")
+
+
 async def test_a_run_beyond_the_quota_says_so_and_works_once_there_is_a_place(line: Line) -> None:
     async with AsyncClient(line.url) as client, asyncio.timeout(60):
         holding, refused = await client.initiate(), await client.initiate()
-        first = await client.execute(
-            holding, script(bash("echo up; until [ -e go ]; do sleep 0.05; done"), {"text": "a"})
-        )
-        async for item in client.stream(holding, run_id=first.run_id):
-            if isinstance(item, Delta) and item.kind == "stdout":
-                break
+        first = await hold_a_place(client, holding)
         second = await client.execute(refused, script(bash("echo hi"), {"text": "b"}))
         *_, end = [item async for item in client.stream(refused, run_id=second.run_id)]
         assert isinstance(end, RunFailed) and end.reason == "limit_exceeded", end
@@ -81,12 +85,7 @@ async def test_a_run_gets_the_place_of_a_sandbox_that_idles_in_another_worker(pa
 async def test_a_run_whose_tenants_sandboxes_are_all_at_work_says_what_it_waits_for(patient: Line) -> None:
     async with AsyncClient(patient.url) as client, asyncio.timeout(60):
         holding, waiting = await client.initiate(), await client.initiate()
-        held = await client.execute(
-            holding, script(bash("echo up; until [ -e go ]; do sleep 0.05; done"), {"text": "a"})
-        )
-        async for item in client.stream(holding, run_id=held.run_id):
-            if isinstance(item, Delta) and item.kind == "stdout":
-                break
+        await hold_a_place(client, holding)
         run = await client.execute(waiting, script(bash("echo after it"), {"text": "b"}))
         told: list[Waiting] = []
         async for item in client.stream(waiting, run_id=run.run_id):

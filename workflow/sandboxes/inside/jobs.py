@@ -138,14 +138,12 @@ class Jobs:
             while folder.is_alive() and time.monotonic() < deadline:
                 time.sleep(next(pauses))
         if folder.is_alive():
-            supervisor = folder.supervisor()
-            end_all(lambda: descendants(supervisor) + [supervisor] * folder.is_alive())
+            _end_supervised(folder)
         if folder.ended() is None:  # it left no word, and perhaps more
             end_all(lambda: marked(folder.path))
             folder.end(KILLED, reason)
             if folder.is_alive():  # a supervisor that came just then, before it could see that
-                supervisor = folder.supervisor()
-                end_all(lambda: descendants(supervisor) + [supervisor] * folder.is_alive())
+                _end_supervised(folder)
         return folder.ended()
 
     def kill_key(self, key: str, owner: str, reason: str) -> Any:
@@ -236,6 +234,12 @@ def _begin(folder: JobFolder, job: dict[str, Any]) -> None:
     os.waitpid(child, 0)
     select.select([reading], [], [], READY_S)
     os.close(reading)
+
+
+def _end_supervised(folder: JobFolder) -> None:
+    """Kills the supervisor and what is below it."""
+    supervisor = folder.supervisor()
+    end_all(lambda: descendants(supervisor) + [supervisor] * folder.is_alive())
 
 
 def _made_at(folder: JobFolder) -> float:
