@@ -1,4 +1,7 @@
-"""What routes ask for by type: the services, the caller, and ids of paths."""
+"""What routes ask for by type: the services, the caller, and ids of paths.
+
+Every dependency is a coroutine function: FastAPI takes any other one to a thread, up to 40 of them, at each request.
+"""
 
 from typing import Annotated
 
@@ -18,7 +21,11 @@ def services(request: HTTPConnection) -> Services:
     return held
 
 
-ServicesDep = Annotated[Services, Depends(services)]
+async def _services(request: HTTPConnection) -> Services:
+    return services(request)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
 
 
 async def authorize(request: HTTPConnection, held: Services, *, scope: Scope, kind: Kind | None = "requests") -> Caller:
@@ -70,7 +77,7 @@ def as_thread_id(text: str) -> ThreadId:
     return ThreadId(text)
 
 
-def _thread_path(thread_id: Annotated[str, Path(description="id of the thread")]) -> ThreadId:
+async def _thread_path(thread_id: Annotated[str, Path(description="id of the thread")]) -> ThreadId:
     return as_thread_id(thread_id)
 
 

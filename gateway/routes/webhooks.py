@@ -19,7 +19,7 @@ class DeadPage(BaseModel):
     next_cursor: str | None = Field(description="cursor of the next page, null at the end")
 
 
-def _notice_path(notice_id: Annotated[str, Path(description="the notice's `webhook-id`")]) -> str:
+async def _notice_path(notice_id: Annotated[str, Path(description="the notice's `webhook-id`")]) -> str:
     if not is_notice_id(notice_id):
         raise NotFound(f"no notice {notice_id}")
     return notice_id

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import re
+from collections import defaultdict
 from typing import Any
 
 import httpx
 import pytest
+from anyio import to_thread
 
+from tests.gateway.openapi import operations
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway
@@ -19,6 +22,25 @@ async def thread_of(http: httpx.AsyncClient) -> str:
     assert answer.status_code == 200
     thread_id: str = answer.json()["thread_id"]
     return thread_id
+
+
+async def test_no_request_waits_for_a_thread(
+    http: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI takes endpoints and dependencies that are plain functions to a pool of 40 threads; that costs a small
+    request a third more."""
+    taken: list[str] = []
+
+    async def run_sync(function: Any, *_: object, **__: object) -> Any:
+        taken.append(repr(function))
+        return function()
+
+    monkeypatch.setattr(to_thread, "run_sync", run_sync)
+    asked = list(operations(gateway.app.openapi()))
+    for operation in asked:
+        await http.request(operation.method, operation.url(defaultdict(lambda: "0" * 20)), json=operation.json)
+    assert len(asked) >= 50
+    assert not taken
 
 
 async def test_thread_can_be_made_read_changed_listed_and_deleted(http: httpx.AsyncClient) -> None:
