@@ -7,6 +7,7 @@ from gateway.server import serve
 from workflow.core.config_load import load
 from workflow.core.errors import ConfigError
 from workflow.core.log import configure
+from workflow.core.memory import keep_loaded
 from workflow.core.reports import report_errors
 
 
@@ -17,7 +18,9 @@ def main() -> int:
         settings = loaded.settings
         configure(settings.log, "gateway")
         report_errors(settings.telemetry, component="gateway", env=settings.env)
-        serve(create_app(settings, loaded), settings.gateway)
+        app = create_app(settings, loaded)
+        keep_loaded()
+        serve(app, settings.gateway)
     except ConfigError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2

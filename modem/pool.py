@@ -14,6 +14,7 @@ import redis
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from modem.pulse import Pulse
@@ -30,6 +31,8 @@ class Connections:
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
         self._url = broker_url(settings)
+        # Else every new connection looks for the version of redis-py on the disk, 5 ms each.
+        self._driver = DriverInfo()
         self.pulse = Pulse(stall_s=settings.stall_s)
         # Any: the stubs of redis-py cannot say that nothing is decoded here.
         self.commands: Any = self._client(max_connections=settings.max_connections, timeout_s=settings.timeout_s)
@@ -79,6 +82,7 @@ class Connections:
             socket_connect_timeout=self._settings.timeout_s,
             retry=AsyncRetry(NoBackoff(), 0),
             health_check_interval=0,
+            driver_info=self._driver,
         )
         mixins = (_Guarded, _HeedsCancel) if is_guarded else (_HeedsCancel,)
         pool.connection_class = type("Connection", (*mixins, pool.connection_class), {"pulse": self.pulse})

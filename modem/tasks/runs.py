@@ -12,6 +12,7 @@ from modem.broker import RUN_TASK
 from modem.loop import await_
 from modem.tasks.host import Host
 from workflow.core.config_load import load
+from workflow.core.memory import keep_loaded
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         async def open_host() -> Host:
             host = Host(load(), consume=partial(_consume, worker))
             await host.open()
+            keep_loaded()
             return host
 
         worker.app.host = asyncio.run_coroutine_threadsafe(open_host(), self._loop).result(OPEN_TIMEOUT_S)

@@ -141,6 +141,7 @@ async def test_a_run_that_its_workers_did_not_survive_is_told_as_failed(line: Li
     run = await opened(line)
 
     async def given_up() -> bool:
+        await line.scheduler.look_again(run.run_id, at_ms=0)
         await line.reaper.once()
         await line.runs.claim(run.run_id, worker="doomed", lease_s=0.05)
         return (await line.runs.load(run.run_id)).status == "failed"
