@@ -116,12 +116,16 @@ def test_keys_and_tokens_are_removed_from_messages() -> None:
     assert scrub.cause(told) is None and scrub.cause(ValueError("other")) is not None
 
 
-STARTS = """
+BASE = """
 import os, sys
 from workflow.sandboxes.inside.jobs import Jobs
 
 jobs = Jobs(sys.argv[1])
 base = {"cwd": os.getcwd(), "background": False, "timeout_s": 20, "max_bytes": 0, "stdin": b"", "env": {}}
+"""
+STARTS = (
+    BASE
+    + """
 cut = {**base, "key": "cut", "argv": ["x"], "script": b"echo once; sleep 0.3"}
 jobs._make(cut, "me")  # all that a call did which was cut off before it could leave a supervisor behind
 for _ in range(5):
@@ -131,12 +135,34 @@ jobs.kill_key("late", "me", "cancel")
 late = jobs.start({**cut, "key": "late"}, owner="me")
 print(jobs.wait(late, 20)["code"], late.printed(1, 0, 100)[0])
 """
+)
+LOSES = (
+    BASE
+    + """
+sleeping = [{**base, "background": True, "key": str(n), "argv": ["sleep", "20"], "script": None} for n in range(10)]
+first, *_, tenth = [jobs.start(job, owner="me") for job in sleeping]
+os.kill(first.supervisor(), 9)
+while first.is_alive():
+    pass
+print(first.name, jobs.kill(first, "cancel")["code"], tenth.name, tenth.is_alive(), jobs.wait(tenth, 0.3))
+jobs.kill_owned("me", "cancel")
+"""
+)
 
 
 def test_a_job_whose_first_call_was_cut_off_is_started_once_and_one_that_was_killed_before_never(
     tmp_path: Path,
 ) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", STARTS, str(tmp_path / "jobs")], capture_output=True, text=True, timeout=60
-    )
-    assert ran.stdout.splitlines() == ["0 b'once\\n'", "137 b''"], ran.stderr
+    assert said(STARTS, tmp_path) == ["0 b'once\\n'", "137 b''"]
+
+
+def test_ending_a_job_that_lost_its_supervisor_ends_no_job_whose_number_begins_alike(tmp_path: Path) -> None:
+    assert said(LOSES, tmp_path) == ["1 137 10 True None"]
+
+
+def said(program: str, folder: Path) -> list[str]:
+    """The lines that `program` printed; its jobs are kept below `folder`."""
+    command = [sys.executable, "-c", program, str(folder / "jobs")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert not ran.stderr
+    return ran.stdout.splitlines()

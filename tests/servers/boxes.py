@@ -71,7 +71,7 @@ class Box:
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"PATH": PATH, "HOME": self.home, "BOX_ID": self.id}
+        return {"PATH": PATH, "HOME": self.home, "BOX": str(self.folder)}
 
     async def spawn(self, argv: list[str], **options: Any) -> asyncio.subprocess.Process:
         """A process of its own session in this box."""
@@ -87,7 +87,7 @@ class Box:
 
     def processes(self) -> list[int]:
         """Everything alive that was ever started in it, whoever its parent is now."""
-        mark = f"BOX_ID={self.id}\0".encode()
+        mark = f"BOX={self.folder}\0".encode()  # its id has a namesake at the server of every other test process
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():

@@ -31,6 +31,11 @@ class JobFolder:
     def name(self) -> str:
         return os.path.basename(self.path)
 
+    @property
+    def mark(self) -> str:
+        """What its processes carry. Ends with a slash, for the mark of job 1 is not to be found in that of job 10."""
+        return f"{self.path}/"
+
     def describe(self) -> dict[str, Any]:
         """What `make` was given; empty when the folder is being made or removed just now."""
         job: dict[str, Any] = self._load("job") or {}

@@ -140,7 +140,7 @@ class Jobs:
         if folder.is_alive():
             _end_supervised(folder)
         if folder.ended() is None:  # it left no word, and perhaps more
-            end_all(lambda: marked(folder.path))
+            end_all(lambda: marked(folder.mark))
             folder.end(KILLED, reason)
             if folder.is_alive():  # a supervisor that came just then, before it could see that
                 _end_supervised(folder)

@@ -64,7 +64,7 @@ def supervise(folder: JobFolder, job: dict[str, Any], *, ready: int) -> None:
         for _ in range(DRAINS):
             if not _take(fd, printed):
                 break
-    me, mark = os.getpid(), folder.path
+    me, mark = os.getpid(), folder.mark
     if has_children():
         end_all(lambda: descendants(me))
     if not is_parent_of_all:
@@ -124,7 +124,7 @@ def _spawn(folder: JobFolder, job: dict[str, Any], outputs: dict[int, Printed]) 
     pid = os.fork()
     if pid == 0:
         try:
-            _become(argv, job, placed=[(stdin, 0), (ends[0], 1), (ends[-1], 2), (script, SCRIPT_FD)], mark=folder.path)
+            _become(argv, job, placed=[(stdin, 0), (ends[0], 1), (ends[-1], 2), (script, SCRIPT_FD)], mark=folder.mark)
         except OSError as error:
             os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
             os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_STARTED)
