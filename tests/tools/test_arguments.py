@@ -78,6 +78,12 @@ MENDED: list[tuple[str, str, str, dict[str, Any]]] = [
     ("a list in a text stays text", "bash", '{"command": "[1, 2]"}', {"command": "[1, 2]"}),
     ("escapes stay as given", "bash", '{"command": "printf \'a\\\\n\'"}', {"command": "printf 'a\\n'"}),
     ("surrogate pair", "bash", '{"command": "echo \\ud83d\\ude00"}', {"command": "echo 😀"}),
+    ("line ends at the end of texts", "file_edit", '{"path": "a", "old": "b\\n", "new": " c \\n\\n",}',
+     {"path": "a", "old": "b\n", "new": " c \n\n"}),
+    ("a raw line end at the end", "file_edit", "{'path': 'a', 'old': 'b\n', 'new': ''}",
+     {"path": "a", "old": "b\n", "new": ""}),
+    ("an escape that JSON lacks", "grep", r'{"pattern": "\d+\.py$"}', {"pattern": r"\d+\.py$"}),
+    ("a Unicode escape", "grep", r"{'pattern': '\u00fc'}", {"pattern": "ü"}),
     ("same key twice, same value", "bash", '{"command": "ls -la", "command": "ls -la"}', LS),
 ]  # fmt: skip
 
@@ -99,6 +105,13 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ("comment", "bash", '{"command": "ls" /* all */}', "invalid_json"),
     ("same key, other value", "bash", '{"command": "ls", "command": "rm"}', "invalid_json"),
     ("NaN", "bash", '{"command": "ls", "timeout_s": NaN}', "invalid_arguments"),
+    ("quotes twice", "file_edit", '{"path": "a", "old": "b", "new": ""c""}', "invalid_json"),
+    ("a sum of texts", "bash", '{"command": "rm -rf a" + "b"}', "invalid_json"),
+    ("backquotes", "bash", '{"command": `ls`}', "invalid_json"),
+    ("signs before a bare word", "file_edit", '{"path": "a", "old": !!b, "new": "c"}', "invalid_json"),
+    ("no value", "file_edit", '{"path": "a", "old": "b", "new": }', "invalid_json"),
+    ("an escape of Python's", "bash", r"{'command': 'printf \x41'}", "invalid_json"),
+    ("a line continued", "bash", "{'command': 'a\\\nb'}", "invalid_json"),
     ("half a surrogate pair", "bash", '{"command": "echo \\ud83d"}', "invalid_json"),
     ("nested too deeply", "bash", '{"command": ' + "[" * 100_000 + "]" * 100_000 + "}", "invalid_json"),
     ("missing key", "bash", "{}", "invalid_arguments"),
@@ -241,6 +254,25 @@ def test_any_json_object_is_read_as_it_is(value: dict[str, Any], ascii_only: boo
     text = json.dumps(value, ensure_ascii=ascii_only)
 
     assert read_arguments(text) == (value, ())
+
+
+_TEXTS = st.text(st.sampled_from("ab0 \n\t\\\"'{}[],:;+#/ü"), max_size=12)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), _TEXTS, max_size=3), st.sampled_from(["comma", "python", "bare keys"]))
+def test_what_is_mended_is_what_was_meant_to_the_last_sign(value: dict[str, str], flaw: str) -> None:
+    text = json.dumps(value)
+    if flaw == "comma":
+        text = f"{text[:-1]},}}"
+    elif flaw == "python":
+        text = repr(value)
+    else:
+        text = "{" + ", ".join(f"{key}: {json.dumps(item)}" for key, item in value.items()) + "}"
+    try:
+        read, _ = read_arguments(text)
+    except ToolError:
+        return  # to ask again is always right
+    assert read == value
 
 
 @given(st.text(max_size=200))

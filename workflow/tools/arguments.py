@@ -15,6 +15,13 @@ MAX_REPAIR_CHARS = 20_000  # a 200 kB text took json_repair one second
 _FENCE = re.compile(r"^```[A-Za-z]*[ \t]*\r?\n(.*?)(?:\r?\n```\s*)?$", re.DOTALL)
 _TRAILING_MARKUP = re.compile(r"(?:\s|</?[\w:|-]+>|<\|[^|<>]*\|>|```|;)*")
 _JSON_WORDS = {"True": "true", "False": "false", "None": "null"}
+_PUNCTUATION = re.compile(r"[\s{}\[\](),:;]*")
+_WORD = re.compile(r"[\w.+-]+")
+_CHAR = re.compile(r"\\u([0-9a-fA-F]{4})|\\([\"'/bfnrt\\])|.", re.DOTALL)
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", **{char: char for char in "\"'/\\"}}
+_OTHER_ESCAPE = re.compile(r"\\(?:[0-7av\n]|x[0-9a-fA-F]{2}|u(?![0-9a-fA-F]{4}))")
+_MAY_END = re.compile(r"\s*(?:[:}\])]|[,;+]\s*(?:[\"'}\])]|[\w-]+\s*:)|$)")
+_END = re.compile(r"[\s{}\[\](),:;]|$")
 
 
 class _Doubled(ValueError):
@@ -118,18 +125,74 @@ def _repaired(body: str) -> dict[str, Any] | None:
 
     try:
         value = json_repair.loads(body, skip_json_loads=True)
-        if not isinstance(value, dict):
-            return None
-        return value if _substance(body) == _substance(json.dumps(_well_formed(value), ensure_ascii=False)) else None
+        return _well_formed(_Spelling(body).whole(value)) if isinstance(value, dict) else None
     except (ValueError, RecursionError):
         return None
 
 
-def _substance(text: str) -> str:
-    """The letters and digits of JSON text, with Python's words for JSON's: what a repair must not change."""
-    words = re.sub(r"\\[\"'/bfnrt\\]", " ", text)
-    words = re.sub(r"\b(?:True|False|None)\b", lambda m: _JSON_WORDS[m[0]], words)
-    return re.sub(r"[\W_]+", "", words)
+class _Spelling:
+    """Follows a repaired value through the text it was made from, where each of its parts has to stand as it is."""
+
+    def __init__(self, body: str) -> None:
+        self._body, self._at = body, 0
+
+    def whole(self, value: Any) -> Any:
+        """`value` with its texts as they are spelt. Raises: ValueError if anything was lost, invented or moved."""
+        told = self._value(value)
+        if self._next():
+            raise ValueError("something was left out")
+        return told
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {self._text(key): self._value(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._value(item) for item in value]
+        if isinstance(value, str):
+            return self._text(value)
+        self._next()
+        word = _WORD.match(self._body, self._at)
+        if word is None or _JSON_WORDS.get(word[0], word[0].lstrip("+")) != json.dumps(value):
+            raise ValueError("another word or number")
+        self._at = word.end()
+        return value
+
+    def _text(self, text: str) -> str:
+        """`text`, with the blanks at its end that json_repair takes away."""
+        quote, chars = self._next(), list(text)
+        if quote in ("'", '"'):
+            self._at += 1
+        else:
+            quote = ""
+        for char in text:
+            spelt, read = self._char()
+            if read != char:
+                raise ValueError("another text")
+            if spelt == quote and _MAY_END.match(self._body, self._at):
+                raise ValueError("perhaps the end of the text")
+        while quote and self._body[self._at : self._at + 1] != quote:
+            _, read = self._char()
+            if not read.isspace():
+                raise ValueError("a longer text")
+            chars.append(read)
+        self._at += len(quote)
+        if not quote and (not text or not _END.match(self._body, self._at)):
+            raise ValueError("a longer word")
+        return "".join(chars)
+
+    def _next(self) -> str:
+        """The sign after the punctuation of JSON; empty at the end."""
+        match = _PUNCTUATION.match(self._body, self._at)
+        self._at = match.end() if match else self._at
+        return self._body[self._at : self._at + 1]
+
+    def _char(self) -> tuple[str, str]:
+        """The next sign of a text: as it is spelt, and what that means."""
+        match = _CHAR.match(self._body, self._at)
+        if match is None or _OTHER_ESCAPE.match(self._body, self._at):
+            raise ValueError("a shorter text, or one that Python and JSON read differently")
+        self._at = match.end()
+        return match[0], chr(int(match[1], 16)) if match[1] else _ESCAPES[match[2]] if match[2] else match[0]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
