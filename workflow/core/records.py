@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from workflow.core.events import Usage
+from workflow.core.events import Kept, Usage
 from workflow.core.ids import RunId, TenantId, ThreadId, UserId
 
 RunStatus = Literal["queued", "running", "waiting", "finished", "failed", "cancelled"]
@@ -13,8 +13,8 @@ BusyPolicy = Literal["enqueue", "reject", "interrupt", "steer"]
 Scope = Literal["read", "write", "operator"]
 
 
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class Record(Kept):
+    model_config = ConfigDict(extra="ignore")
 
 
 class Caller(Record):
