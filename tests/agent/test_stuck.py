@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 
-from tests.agent.bench import Bench, bench
+from tests.agent.bench import RUN, THREAD, Bench, bench
 from tests.agent.test_agent import Poke, PokeArgs, terminal
+from workflow.agent import stuck
+from workflow.core.config import AgentSettings
 from workflow.core.errors import ModelOverloaded, ToolError
+from workflow.core.events import Message, ToolCall, ToolResulted
+from workflow.core.ids import CallId, ItemId
 from workflow.llm.base import ModelRequest, UserMessage
 from workflow.llm.scripted_turns import Turn, tool_call
 from workflow.tools.base import ToolContext, ToolOutput
@@ -32,6 +36,17 @@ def poke(what: str) -> Turn:
 
 def reminders(subject: Bench) -> list[str]:
     return [message.text for message in subject.journal.of("message") if message.origin == "agent"]
+
+
+def finished(tool: str, arguments: str, outputs: list[str], **result: Any) -> list[Message | ToolResulted]:
+    """One turn after the other with one call each."""
+    entries: list[Message | ToolResulted] = []
+    for turn, output in enumerate(outputs, 1):
+        about: dict[str, Any] = {"thread_id": THREAD, "run_id": RUN, "turn": turn}
+        call = ToolCall(id=CallId(f"c{turn}"), name=tool, arguments=arguments)
+        entries.append(Message(**about, item=ItemId(f"i{turn}"), tool_calls=(call,)))
+        entries.append(ToolResulted(**about, call_id=call.id, tool=tool, ok=True, output=output, **result))
+    return entries
 
 
 CIRCLES: dict[str, tuple[list[Turn], Wall, int, str]] = {
@@ -73,6 +88,42 @@ async def test_answers_without_a_call_while_the_plan_is_open_are_a_monologue_tha
     assert len(reminders(subject)) == 2
     assert len(subject.journal.of("message")) == 1 + 3 + 2
     assert terminal(subject).reason == "stuck"
+
+
+async def test_calls_of_one_turn_count_once() -> None:
+    probes = tuple(tool_call("file_read", path=name) for name in ("go.mod", "Makefile", "pom.xml", "a", "b", "c"))
+    same = tuple(tool_call("poke", what="x") for _ in range(8))
+    subject = bench(*[Turn(tool_calls=probes), Turn(tool_calls=same)] * 2, "Done.", tools=[Wall()])
+    await subject.attempt()
+    assert (reminders(subject), terminal(subject).type) == ([], "run.finished")
+
+
+def test_a_longer_or_shorter_run_of_the_same_is_the_same() -> None:
+    told = stuck.judge(
+        finished("bash", '{"command": "pytest"}', [f"1 failed in 0.{n}s [exit status 1, 1.{n} s]" for n in range(4)]),
+        AgentSettings(),
+    )
+    assert told is not None
+    assert "the same bash call 4 times" in told.text
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "data"),
+    [
+        ("bash", '{"command": "sleep 30; curl -sf localhost:8000"}', {}),
+        ("bash_output", '{"job": 1, "wait_s": 30}', {"running": True}),
+    ],
+    ids=["sleep", "job"],
+)
+def test_waiting_is_no_circle(tool: str, arguments: str, data: dict[str, Any]) -> None:
+    assert (
+        stuck.judge(finished(tool, arguments, ["nothing yet"] * 20, data=data, duration_ms=30_000), AgentSettings())
+        is None
+    )
+    assert (
+        stuck.judge(finished(tool, arguments, ["nothing yet"] * 20, data=data, duration_ms=5), AgentSettings())
+        is not None
+    )
 
 
 async def test_polling_something_that_changes_is_no_circle() -> None:

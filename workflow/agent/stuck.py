@@ -1,10 +1,12 @@
 """Sees an agent going in circles: the same call with the same result, the same error, a cycle, a monologue.
 
-A result that changes (polling) is no circle, and neither is a provider's trouble: only the agent's own calls and
-what they gave back are compared.
+A result that changes (polling) is no circle, and neither are waiting and a provider's trouble: only the agent's own
+calls and what they gave back are compared. Calls of one turn were made without knowing each other's results, so they
+count once.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -17,6 +19,9 @@ from workflow.core.ids import CallId
 MONOLOGUE = 3
 LONGEST_CYCLE = 5
 CYCLES = 3
+_WAITED_MS = 1_000
+_DURATION = re.compile(r"\b\d+\.\d+ ?(?:m?s|sec|seconds)\b")
+"""What differs between two runs of the same: `[exit status 1, 2.3 s]`, `1 failed in 0.12s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class _Step:
     result: str
     tool: str
     error: str
+    turn: int
 
 
 def judge(entries: Sequence[object], settings: AgentSettings) -> Verdict | None:
@@ -60,15 +66,24 @@ def _since_person(entries: Sequence[object]) -> list[object]:
 
 def _steps(entries: Sequence[object]) -> list[_Step]:
     calls: dict[CallId, ToolCall] = {}
-    steps: list[_Step] = []
+    steps: dict[tuple[int, str, str], _Step] = {}
     for entry in entries:
         if isinstance(entry, Message):
             calls |= {call.id: call for call in entry.tool_calls}
         elif isinstance(entry, ToolResulted) and entry.call_id in calls:
             call = calls[entry.call_id]
-            digest = hashlib.sha256(entry.output.encode()).hexdigest()[:16]
-            steps.append(_Step(f"{call.name} {call.arguments}", digest, call.name, entry.error))
-    return steps
+            told = call.id if _waited(call, entry) else _DURATION.sub("", entry.output)
+            digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+            step = _Step(f"{call.name} {call.arguments}", digest, call.name, entry.error, entry.turn)
+            steps[step.turn, step.call, step.result] = step
+    return list(steps.values())
+
+
+def _waited(call: ToolCall, result: ToolResulted) -> bool:
+    """True for a call that let time pass on purpose: the next one may find something else."""
+    is_polled = call.name == "bash_output" and result.data.get("running") is True
+    waits = is_polled or (call.name == "bash" and "sleep" in call.arguments)
+    return waits and result.duration_ms >= _WAITED_MS
 
 
 def _verdict(count: int, limit: int, text: str) -> Verdict | None:
@@ -94,7 +109,8 @@ def _errors(steps: Sequence[_Step], limit: int) -> Verdict | None:
     if not steps or not steps[-1].error:
         return None
     last = steps[-1]
-    count = sum(1 for _ in takewhile(lambda step: (step.tool, step.error) == (last.tool, last.error), reversed(steps)))
+    same = takewhile(lambda step: (step.tool, step.error) == (last.tool, last.error), reversed(steps))
+    count = len({step.turn for step in same})
     return _verdict(
         count,
         limit,
