@@ -64,7 +64,7 @@ class ThreadRecord(Record):
     queued_runs: int = 0
     last_status: str = Field("", description="status of the newest run")
     last_id: str = Field("", description="id of the newest event")
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field({})
     webhook: str = Field("", description="told of runs that name no webhook of their own")
 
 
