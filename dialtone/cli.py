@@ -85,7 +85,7 @@ def _add_attach(commands: Commands) -> None:
 
 
 def _add_records(commands: Commands) -> None:
-    threads = _command(commands, "threads", "list threads, last active first")
+    threads = _command(commands, "threads", "list threads, newest first")
     threads.add_argument("-q", "--search", dest="q", default="", help="only titles that contain this")
     runs = _command(commands, "runs", "list the runs of a thread, newest first")
     runs.add_argument("thread", metavar="THREAD")

@@ -125,7 +125,7 @@ class AsyncClient:
         )
 
     async def threads(self, *, q: str = "", limit: int = 50, cursor: str | None = None) -> ThreadPage:
-        """One page of threads, last active first. `q` searches titles."""
+        """One page of threads, newest first. `q` searches titles."""
         return await self.send(calls.threads(q=q, limit=limit, cursor=cursor))
 
     async def thread(self, thread_id: str) -> ThreadRecord:

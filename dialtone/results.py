@@ -102,7 +102,7 @@ class PreviewList(Result):
 
 
 class ThreadPage(Result):
-    """Threads, last active first. `next_cursor` is None on the last page."""
+    """Threads, newest first. `next_cursor` is None on the last page."""
 
     items: tuple[ThreadRecord, ...] = ()
     next_cursor: str | None = None

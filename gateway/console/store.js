@@ -12,6 +12,10 @@ import { batch, effect, signal } from "./vendor/preact.js";
  *   | { kind: "restore", event: string, changes: number }} Dialog
  */
 
+/** @typedef {{ text: string, files: string[] }} Draft */
+/** @type {Draft} */
+const EMPTY_DRAFT = { text: "", files: [] };
+
 /** A hidden page lets go of its stream after this, and takes it up where it was when it is seen again. */
 const HIDDEN_MS = 20_000;
 const LIST_EVERY_MS = 10_000;
@@ -56,7 +60,7 @@ export const panel = signal(
 export const isSidebarOpen = signal(false);
 export const theme = signal(/** @type {"auto" | "light" | "dark"} */ (saved("theme", "auto")));
 /** Text and attached files of each thread's composer; "" is the one of a new thread. */
-export const drafts = signal(/** @type {Record<string, { text: string, files: string[] }>} */ ({}));
+export const drafts = signal(/** @type {Record<string, Draft>} */ ({}));
 /** Moves the conversation to its end. */
 export const jumpToEnd = signal(0);
 /** Moves the keyboard to the composer. */
@@ -73,6 +77,8 @@ let isHiddenLong = false;
 let hiddenTimer;
 let isTickDue = false;
 let isFactDue = false;
+/** What was searched for when the list that is shown came. */
+let shownSearch = "";
 /** Items that came since the last rendering. */
 let newItems = 0;
 /** No rendering before this moment of `performance.now()`. */
@@ -133,18 +139,28 @@ export async function loadThreads({ more = false } = {}) {
   try {
     const page = await api.threads({ q, limit: PAGE, cursor: more ? threadsState.peek().cursor : "" });
     if (q !== search.peek()) return;
-    const known = more ? threads.peek() : [];
-    const isSame = !more && JSON.stringify(page.items) === JSON.stringify(threads.peek().slice(0, page.items.length));
-    if (!isSame) threads.value = [...known, ...page.items];
-    if (more || !isSame || !threadsState.peek().isLoaded) {
-      threadsState.value = { isLoaded: true, cursor: page.next_cursor ?? "", error: "" };
-    }
+    const shown = q === shownSearch ? threads.peek() : [];
+    const older = more ? [] : below(page.items, shown);
+    const known = new Set(shown.map((one) => one.thread_id));
+    const next = page.items.filter((/** @type {any} */ one) => !known.has(one.thread_id));
+    const items = more ? [...shown, ...next] : [...page.items, ...older];
+    const cursor = older.length ? threadsState.peek().cursor : (page.next_cursor ?? "");
+    shownSearch = q;
+    if (JSON.stringify(items) !== JSON.stringify(threads.peek())) threads.value = items;
+    threadsState.value = { isLoaded: true, cursor, error: "" };
     isSignedOut.value = false;
     followAgain(page.items);
   } catch (error) {
     if (isUnauthenticated(error)) isSignedOut.value = true;
     else threadsState.value = { ...threadsState.peek(), isLoaded: true, error: reason(error) };
   }
+}
+
+/** What of the list stands below its first page: the pages that a person asked for. @param {any[]} page @param {any[]} shown */
+function below(page, shown) {
+  const ids = new Set(page.map((one) => one.thread_id));
+  const last = page.at(-1)?.created_at;
+  return page.length < PAGE ? [] : shown.filter((one) => one.created_at <= last && !ids.has(one.thread_id));
 }
 
 /**
@@ -165,6 +181,8 @@ async function openThread(threadId) {
   following = null;
   threadError.value = "";
   comparing.value = "";
+  // What it asks or shows is of the thread that was open.
+  dialog.value = null;
   connection.value = { state: "idle" };
   if (!threadId) {
     thread.value = null;
@@ -314,19 +332,45 @@ export function titleOf(task) {
  * @param {File[]} files
  */
 export async function upload(files) {
-  const threadId = thread.peek()?.id ?? (await api.initiate({ title: files[0]?.name ?? "" }));
   const before = route.peek().threadId;
-  const draft = drafts.peek()[before] ?? { text: "", files: [] };
-  const names = [];
-  for (const file of files) {
-    await api.putFile(threadId, file.name, file);
-    names.push(file.name);
+  const threadId = before || (await api.initiate({ title: files[0]?.name ?? "" }));
+  try {
+    for (const file of files) {
+      const name = freeName(file.name, draftOf(before).files);
+      await api.putFile(threadId, name, file);
+      // Only now, for a task may have been written in the meantime.
+      editDraft(before, { files: [...draftOf(before).files, name] });
+    }
+  } finally {
+    filesChanged.value += 1;
+    if (!before) {
+      const { "": draft, ...others } = drafts.peek();
+      drafts.value = { ...others, [threadId]: draft ?? EMPTY_DRAFT };
+      if (!route.peek().threadId) go(threadId);
+    }
   }
-  const next = { ...drafts.peek(), [threadId]: { text: draft.text, files: [...new Set([...draft.files, ...names])] } };
-  if (!before) delete next[""];
-  drafts.value = next;
-  filesChanged.value += 1;
-  if (threadId !== before) go(threadId);
+}
+
+/** The text and the files of a composer. @param {string} threadId */
+export function draftOf(threadId) {
+  return drafts.value[threadId] ?? EMPTY_DRAFT;
+}
+
+/** @param {string} threadId @param {Partial<Draft>} part */
+export function editDraft(threadId, part) {
+  drafts.value = { ...drafts.peek(), [threadId]: { ...draftOf(threadId), ...part } };
+}
+
+/**
+ * `name`, or with a number if another file of the task has it: what is pasted is always called image.png.
+ * @param {string} name @param {string[]} taken
+ */
+export function freeName(name, taken) {
+  const dot = name.lastIndexOf(".");
+  const [stem, ending] = dot > 0 ? [name.slice(0, dot), name.slice(dot)] : [name, ""];
+  let free = name;
+  for (let count = 2; taken.includes(free); count += 1) free = `${stem} (${count})${ending}`;
+  return free;
 }
 
 /** @param {string} threadId @param {{ title?: string }} changes */

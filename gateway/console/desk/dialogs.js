@@ -65,7 +65,7 @@ function Block({ tenant, close }) {
     const done = await send("tenants/block", given);
     if (!done) return false;
     say("The tenant starts no more runs.");
-    // How far that is, is said in the page, which this covers until it closes: so it does not wait.
+    // That may take its time; how far it is, is said in the page.
     void (withRuns ? cancelRuns({ tenant: given.tenant, reason: done.cancelled.reason }, done.cancelled) : refresh());
     return true;
   };

@@ -1,18 +1,18 @@
 /** The page: how it stands on top, one table or chart sheet below, what is asked before an action over it. */
 
 import { bytes, duration } from "../model/format.js";
-import { isSignedOut, toast } from "../store.js";
+import { isSignedOut } from "../store.js";
 import { SignIn } from "../ui/dialogs.js";
 import { ThemeButton } from "../ui/header.js";
 import { Logo } from "../ui/icons.js";
-import { IconButton, Spinner } from "../ui/parts.js";
+import { IconButton, Spinner, Toast } from "../ui/parts.js";
 import { html, useEffect } from "../vendor/preact.js";
 import { Charts } from "./charts.js";
 import { Asked } from "./dialogs.js";
 import { Costs, Tenants, Webhooks } from "./lists.js";
 import { Processes } from "./processes.js";
 import { Runs } from "./runs.js";
-import { overview, problem, refresh, reload, TABS, tab } from "./store.js";
+import { asked, overview, problem, refresh, reload, TABS, tab } from "./store.js";
 
 /** @type {Record<import("./store.js").Tab, { label: string, view: any }>} */
 const VIEWS = {
@@ -51,7 +51,7 @@ export function Desk() {
     </nav>
     <main class="desk-main" aria-label=${label}>${overview.value ? html`<${view} />` : !problem.value && html`<${Spinner} />`}</main>
     <${Asked} />
-    ${toast.value && html`<div class=${`toast toast-${toast.value.tone}`} role="alert">${toast.value.text}</div>`}
+    ${!asked.value && html`<${Toast} />`}
   </div>`;
 }
 
@@ -93,7 +93,7 @@ function Glance() {
 /** @param {KeyboardEvent} event */
 function onKey(event) {
   const isTyping = event.target instanceof HTMLElement && /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || asked.value) return;
   const chosen = TABS[Number(event.key) - 1];
   if (chosen) location.hash = `#/${chosen}`;
   else if (event.key === "r") void refresh();

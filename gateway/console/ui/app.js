@@ -12,7 +12,6 @@ import {
   panel,
   route,
   thread,
-  toast,
 } from "../store.js";
 import { html, useEffect } from "../vendor/preact.js";
 import { Composer } from "./composer.js";
@@ -22,6 +21,7 @@ import { DropZone } from "./drop.js";
 import { Header } from "./header.js";
 import { Icon } from "./icons.js";
 import { Inspector } from "./inspector.js";
+import { Toast } from "./parts.js";
 import { Sidebar } from "./sidebar.js";
 import { StatusBar } from "./status.js";
 import { Suggestions } from "./suggestions.js";
@@ -55,7 +55,7 @@ export function App() {
       <button type="button" class="shade" aria-label="Close" onClick=${() => (isSidebarOpen.value = false)}></button>
     </div>
     <${Dialogs} />
-    ${toast.value && html`<div class=${`toast toast-${toast.value.tone}`} role="alert">${toast.value.text}</div>`}
+    ${!dialog.value && html`<${Toast} />`}
     <div class="sr" role="status" aria-live="polite">${announcement.value}</div>
   `;
 }
@@ -89,8 +89,9 @@ function useTitle() {
 function onKey(event) {
   const isTyping = event.target instanceof HTMLElement && /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
   const isCommand = event.ctrlKey || event.metaKey;
+  if (dialog.value) return;
   if (isCommand && event.key === "k") act(event, focusSearch);
-  else if (event.key === "Escape" && !dialog.value) act(event, escape, false);
+  else if (event.key === "Escape") act(event, escape, false);
   else if (isTyping || isCommand || event.altKey) return;
   else if (event.key === "/") act(event, () => (focusComposer.value += 1));
   else if (event.key === "n") act(event, () => (go(""), (focusComposer.value += 1)));

@@ -40,7 +40,7 @@ function Task({ block }) {
   return html`<div class="bubble-row">
     <${BlockTools} block=${block} />
     <div class="bubble">
-      <p class="said">${isWhole ? block.text : `${block.text.slice(0, 1000)}…`}</p>
+      <p class="said" dir="auto">${isWhole ? block.text : `${block.text.slice(0, 1000)}…`}</p>
       ${isLong && html`<button type="button" class="more" onClick=${() => setWhole(!isWhole)}>${isWhole ? "Show less" : "Show all"}</button>`}
       ${
         block.files.length > 0 &&
@@ -55,7 +55,7 @@ function Task({ block }) {
 /** @param {{ block: Block }} props */
 function Person({ block }) {
   return html`<div class="bubble-row"><${BlockTools} block=${block} /><div class="bubble bubble-steer">
-    <p class="said">${block.text}</p>
+    <p class="said" dir="auto">${block.text}</p>
   </div></div>`;
 }
 

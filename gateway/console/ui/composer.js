@@ -1,6 +1,6 @@
 /** Where tasks are written: text, files, model, budgets, and what happens when a run is under way. */
 
-import { attempt, drafts, focusComposer, health, route, send, thread, tick, upload } from "../store.js";
+import { attempt, draftOf, editDraft, focusComposer, health, route, send, thread, tick, upload } from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
 import { FilePicker, IconButton, Spinner } from "./parts.js";
@@ -20,7 +20,7 @@ const BUDGETS = [
 export function Composer() {
   void tick.value;
   const threadId = route.value.threadId;
-  const draft = drafts.value[threadId] ?? { text: "", files: [] };
+  const draft = draftOf(threadId);
   const [isSending, setSending] = useState(false);
   const [isUploading, setUploading] = useState(false);
   const [areOptionsOpen, setOptionsOpen] = useState(false);
@@ -31,8 +31,7 @@ export function Composer() {
   const run = thread.value?.view.activeRun;
   const isBusy = run?.status === "running" || run?.status === "queued";
 
-  const change = (/** @type {Partial<typeof draft>} */ part) =>
-    (drafts.value = { ...drafts.peek(), [threadId]: { ...draft, ...part } });
+  const change = (/** @type {Partial<typeof draft>} */ part) => editDraft(threadId, part);
   useEffect(() => {
     if (focusComposer.value) area.current?.focus();
   }, [focusComposer.value]);
@@ -63,7 +62,7 @@ export function Composer() {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void submit(event);
   };
   const onPaste = (/** @type {ClipboardEvent} */ event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
+    const files = [...(event.clipboardData?.files ?? [])].map(named);
     if (files.length) {
       event.preventDefault();
       void add(files);
@@ -81,7 +80,8 @@ export function Composer() {
       ${isUploading && html`<li><${Spinner} />uploading</li>`}
     </ul>`
     }
-    <textarea ref=${area} rows="1" aria-label="Task" placeholder=${placeholder(isBusy, policy)} value=${draft.text} autofocus
+    <textarea ref=${area} rows="1" dir="auto" aria-label="Task" placeholder=${placeholder(isBusy, policy)}
+      value=${draft.text} readOnly=${isSending} autofocus
       onInput=${(/** @type {any} */ event) => change({ text: event.target.value })} onKeyDown=${onKey} onPaste=${onPaste}></textarea>
     <div class="composer-bar">
       <${FilePicker} label="Attach files" onFiles=${add} />
@@ -141,6 +141,14 @@ function Options({ model, setModel, budgets, setBudgets }) {
         onInput=${(/** @type {any} */ event) => setBudgets({ ...budgets, [name]: event.target.value })} /></label>`,
     )}
   </div>`;
+}
+
+/** A pasted picture under a name of its own: browsers call all of them image.png. @param {File} file */
+function named(file) {
+  const [, ending] = /^image\.(\w+)$/.exec(file.name) ?? [];
+  if (!ending) return file;
+  const stamp = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-");
+  return new File([file], `pasted-${stamp}.${ending}`, { type: file.type });
 }
 
 /** Makes the text field as high as its text. @param {HTMLTextAreaElement | null} area */

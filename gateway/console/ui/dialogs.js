@@ -6,7 +6,7 @@ import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Code, Diff, languageOf } from "./code.js";
 import { Logo } from "./icons.js";
 import { Markdown } from "./markdown.js";
-import { Chip, CopyButton, DownloadLink, IconButton, Spinner } from "./parts.js";
+import { Chip, CopyButton, DownloadLink, IconButton, Spinner, Toast } from "./parts.js";
 
 const MAX_SHOWN_BYTES = 2_000_000;
 const UNDO = "The files as they are now stay in the thread's history, so this can be undone as well.";
@@ -33,7 +33,7 @@ export function Dialogs() {
     <//>`;
   if (open.kind === "event")
     return html`<${Modal} title=${`Event ${open.event}`} close=${close} wide><${EventView} threadId=${current.id} id=${open.event} /><//>`;
-  // How it went is said where it is heard: in the page, which a dialog covers. So the question does not wait for it.
+  // How it went is said in the page: what is asked for takes effect there, and may take its time.
   const after = (/** @type {() => Promise<unknown>} */ act) => async () => (void attempt(act), true);
   if (open.kind === "restore")
     return html`<${Question} title="Restore the files?" action="Restore" leave="Leave them" close=${close}
@@ -74,6 +74,7 @@ export function Modal({ title, close, wide = false, describedBy, children }) {
     onClose=${close} onClick=${onClick}>
     <div class="dialog-head"><h2>${title}</h2><${IconButton} icon="cross" label="Close" onClick=${close} /></div>
     <div class="dialog-body">${children}</div>
+    <${Toast} />
   </dialog>`;
 }
 

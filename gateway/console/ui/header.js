@@ -48,11 +48,12 @@ function Title({ id, title }) {
     if (event.key === "Escape") setText(null);
   };
   if (text !== null) {
-    return html`<input class="title-input" aria-label="Title of the thread" value=${text} maxlength="200" autofocus
+    return html`<input class="title-input" dir="auto" aria-label="Title of the thread" value=${text} maxlength="200" autofocus
       ref=${(/** @type {any} */ element) => element && document.activeElement !== element && element.focus()}
       onInput=${(/** @type {any} */ event) => setText(event.target.value)} onBlur=${finish} onKeyDown=${onKey} />`;
   }
-  return html`<h1 class="title"><button type="button" title="Change the title" onClick=${() => setText(title)}>${title || "Untitled"}</button></h1>`;
+  return html`<h1 class="title"><button type="button" dir="auto" title="Change the title"
+    onClick=${() => setText(title)}>${title || "Untitled"}</button></h1>`;
 }
 
 /** Whether what is shown is live. */

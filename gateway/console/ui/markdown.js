@@ -106,7 +106,7 @@ class Document {
   /** @param {any} tokens @param {boolean} isSettled */
   _render(tokens, isSettled) {
     if (!this._open) {
-      this._open = document.createElement("div");
+      this._open = Object.assign(document.createElement("div"), { dir: "auto" });
       this._root.append(this._open);
     }
     this._open.innerHTML = /** @type {any} */ (DOMPurify.sanitize(marked.parser(tokens), SAFE));

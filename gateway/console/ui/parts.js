@@ -1,7 +1,7 @@
 /** Small pieces that many components are made of. */
 
 import { clock, duration } from "../model/format.js";
-import { say } from "../store.js";
+import { say, toast } from "../store.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icons.js";
 
@@ -13,6 +13,11 @@ import { Icon } from "./icons.js";
 export function IconButton({ icon, label, onClick, class: extra = "", disabled = false, pressed, size = 17 }) {
   return html`<button type="button" class=${`icon-button ${extra}`} aria-label=${label} title=${label} disabled=${disabled}
     aria-pressed=${pressed} onClick=${onClick}><${Icon} name=${icon} size=${size} /></button>`;
+}
+
+/** A short word to the person. Beneath a dialog nobody sees or hears it, so an open dialog shows it in itself. */
+export function Toast() {
+  return toast.value && html`<div class=${`toast toast-${toast.value.tone}`} role="alert">${toast.value.text}</div>`;
 }
 
 export function Spinner() {

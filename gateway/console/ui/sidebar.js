@@ -50,7 +50,7 @@ function List() {
   const now = useNow();
   const { isLoaded, cursor, error } = threadsState.value;
   const current = route.value.threadId;
-  if (error) return html`<p class="sidebar-note">${error}</p>`;
+  if (error && !threads.value.length) return html`<p class="sidebar-note">${error}</p>`;
   if (!isLoaded) return html`<p class="sidebar-note"><${Spinner} /></p>`;
   if (!threads.value.length)
     return html`<p class="sidebar-note">${search.value ? "Nothing found." : "No threads yet."}</p>`;
@@ -60,7 +60,7 @@ function List() {
       <a href=${linkTo(one.thread_id)} aria-current=${one.thread_id === current ? "page" : undefined}
         onClick=${() => (isSidebarOpen.value = false)}>
         <${State} record=${one} isCurrent=${one.thread_id === current} />
-        <span class="thread-title">${one.title || "Untitled"}</span>
+        <span class="thread-title" dir="auto">${one.title || "Untitled"}</span>
         <span class="thread-time">${ago(one.updated_at, now)}</span>
       </a>
     </li>`,

@@ -1,6 +1,6 @@
 /** What the agent would do next: a click puts it into the composer. */
 
-import { drafts, focusComposer, thread, tick } from "../store.js";
+import { editDraft, focusComposer, thread, tick } from "../store.js";
 import { html } from "../vendor/preact.js";
 
 export function Suggestions() {
@@ -10,7 +10,7 @@ export function Suggestions() {
   if (!open || !open.view.suggestions.length || !run || run.status === "running" || run.status === "queued")
     return null;
   const choose = (/** @type {string} */ text) => {
-    drafts.value = { ...drafts.peek(), [open.id]: { files: drafts.peek()[open.id]?.files ?? [], text } };
+    editDraft(open.id, { text });
     focusComposer.value += 1;
   };
   return html`<ul class="suggestions" aria-label="Suggestions">

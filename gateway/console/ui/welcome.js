@@ -1,6 +1,6 @@
 /** The page before a thread is open. */
 
-import { drafts, focusComposer, health } from "../store.js";
+import { editDraft, focusComposer, health } from "../store.js";
 import { html } from "../vendor/preact.js";
 import { Logo } from "./icons.js";
 
@@ -12,7 +12,7 @@ const EXAMPLES = [
 
 export function Welcome() {
   const choose = (/** @type {string} */ text) => {
-    drafts.value = { ...drafts.value, "": { files: drafts.value[""]?.files ?? [], text } };
+    editDraft("", { text });
     focusComposer.value += 1;
   };
   const isScripted = /scripted/.test(health.value?.model ?? "");
