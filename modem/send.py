@@ -25,7 +25,9 @@ class Hints:
     """Tells some worker that a run is ready. A lost hint is repaired by the reaper, so failing is no error."""
 
     def __init__(self, broker: Broker, pulse: Pulse, *, timeout_s: float = 2.0) -> None:
-        connection = Connection(broker.url, transport_options=broker.options)  # type: ignore[no-untyped-call]  # kombu
+        # Nobody can end a thread that writes to a server which takes nothing: it has to give up by itself.
+        options = broker.options | {"socket_timeout": timeout_s}
+        connection = Connection(broker.url, transport_options=options)  # type: ignore[no-untyped-call]  # kombu
         self._pool: Any = connection.Pool(CONNECTIONS)  # type: ignore[no-untyped-call]  # has few types
         self._pulse = pulse
         self._timeout_s = timeout_s

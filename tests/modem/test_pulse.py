@@ -3,18 +3,24 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from modem import keys
+from modem.broker import Broker
 from modem.pool import Connections, translated
+from modem.send import Hints
 from tests.redis_server import RedisServer
 from tests.until import until
-from workflow.core.config import RedisSettings
+from workflow.core.config import RedisSettings, Settings
 from workflow.core.errors import Unavailable
+from workflow.core.ids import RunId
 
 STALL_S = 0.3
+RUN = RunId("0" * 20 + ".00000000")
 
 
 @pytest.fixture
@@ -62,6 +68,21 @@ async def test_what_waits_when_the_server_freezes_is_cut_and_what_comes_is_refus
                 assert refused.value.retry_after_s == 1
         await until(lambda: _answers(connections), timeout_s=5, what="the server to be used again")
         await blocking.aclose(close_connection_pool=True)
+
+
+async def test_a_hint_that_the_server_does_not_take_gives_its_thread_back(server: RedisServer) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
+    async with watched(server) as connections:
+        hints = Hints(Broker.of(Settings(redis=RedisSettings(url=server.url))), connections.pulse, timeout_s=0.3)
+        await hints.send(RUN)
+        with server.frozen():
+            await hints.send(RUN)
+            async with asyncio.timeout(10):
+                assert await asyncio.to_thread(lambda: "the only thread is free")
+        await until(lambda: _answers(connections), timeout_s=5, what="the server to be used again")
+        await hints.send(RUN)
+        assert await connections.commands.llen(keys.HINTS) >= 2
+        hints.close()
 
 
 async def test_a_stall_that_ends_in_a_restart_is_over_when_the_new_server_answers(server: RedisServer) -> None:

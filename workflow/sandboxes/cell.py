@@ -338,7 +338,7 @@ class Cell:
 def _spawn(launch: Launch, line: socket.socket) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """The process and the file that holds what it prints to its standard error. Blocking: a file takes its time."""
     inherited = [line.fileno(), *launch.held]
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the cell)
+    stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (lives as long as the cell)
     try:
         process = subprocess.Popen(
             [*launch.argv, *map(str, inherited)],
