@@ -5,10 +5,10 @@ calls and what they gave back are compared. Calls of one turn were made without 
 count once.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import Literal
 
@@ -30,15 +30,27 @@ class Verdict:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class _Step:
-    """One finished call: what was asked and what came back."""
+    """A call and what it gave back. The results, which may be long, are looked at only where two calls are the same."""
 
-    call: str
-    result: str
-    tool: str
-    error: str
-    turn: int
+    call: ToolCall
+    given: ToolResulted
+
+    @cached_property
+    def asked(self) -> str:
+        return f"{self.call.name} {self.call.arguments}"
+
+    @cached_property
+    def result(self) -> str:
+        """What makes two results the same."""
+        return self.call.id if _waited(self.call, self.given) else _DURATION.sub("", self.given.output)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Step) and self.asked == other.asked and self.result == other.result
+
+    def __hash__(self) -> int:
+        return hash(self.asked)
 
 
 def judge(entries: Sequence[object], settings: AgentSettings) -> Verdict | None:
@@ -66,16 +78,13 @@ def _since_person(entries: Sequence[object]) -> list[object]:
 
 def _steps(entries: Sequence[object]) -> list[_Step]:
     calls: dict[CallId, ToolCall] = {}
-    steps: dict[tuple[int, str, str], _Step] = {}
+    steps: dict[tuple[int, str], _Step] = {}
     for entry in entries:
         if isinstance(entry, Message):
             calls |= {call.id: call for call in entry.tool_calls}
         elif isinstance(entry, ToolResulted) and entry.call_id in calls:
-            call = calls[entry.call_id]
-            told = call.id if _waited(call, entry) else _DURATION.sub("", entry.output)
-            digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-            step = _Step(f"{call.name} {call.arguments}", digest, call.name, entry.error, entry.turn)
-            steps[step.turn, step.call, step.result] = step
+            step = _Step(calls[entry.call_id], entry)
+            steps[entry.turn, step.asked] = step
     return list(steps.values())
 
 
@@ -95,22 +104,22 @@ def _verdict(count: int, limit: int, text: str) -> Verdict | None:
 def _repeats(steps: Sequence[_Step], limit: int) -> Verdict | None:
     if not steps:
         return None
-    last = (steps[-1].call, steps[-1].result)
-    count = sum(1 for _ in takewhile(lambda step: (step.call, step.result) == last, reversed(steps)))
+    count = sum(1 for _ in takewhile(steps[-1].__eq__, reversed(steps)))
     return _verdict(
         count,
         limit,
-        f"You made the same {steps[-1].tool} call {count} times and got the same result. Do something else: "
+        f"You made the same {steps[-1].call.name} call {count} times and got the same result. Do something else: "
         "change the arguments, look at the cause, or finish and say what is in the way.",
     )
 
 
 def _errors(steps: Sequence[_Step], limit: int) -> Verdict | None:
-    if not steps or not steps[-1].error:
+    if not steps or not steps[-1].given.error:
         return None
-    last = steps[-1]
-    same = takewhile(lambda step: (step.tool, step.error) == (last.tool, last.error), reversed(steps))
-    count = len({step.turn for step in same})
+    last = steps[-1].given
+    given = (step.given for step in reversed(steps))
+    same = takewhile(lambda one: (one.tool, one.error) == (last.tool, last.error), given)
+    count = len({one.turn for one in same})
     return _verdict(
         count,
         limit,
@@ -121,13 +130,12 @@ def _errors(steps: Sequence[_Step], limit: int) -> Verdict | None:
 
 def _cycle(steps: Sequence[_Step]) -> Verdict | None:
     """A pattern of 2 to 5 different steps, over and over."""
-    marks = [(step.call, step.result) for step in steps]
     for length in range(2, LONGEST_CYCLE + 1):
-        pattern = marks[-length:]
-        if len(marks) < length * CYCLES or len(set(pattern)) == 1:
+        pattern = steps[-length:]
+        if len(steps) < length * CYCLES or len(set(pattern)) == 1:
             continue
         rounds = 0
-        while marks[len(marks) - length * (rounds + 1) : len(marks) - length * rounds] == pattern:
+        while steps[len(steps) - length * (rounds + 1) : len(steps) - length * rounds] == pattern:
             rounds += 1
         text = f"You repeat the same {length} calls in turn, {rounds} rounds by now. Break the circle."
         if verdict := _verdict(rounds, CYCLES, text):
