@@ -1,12 +1,15 @@
 """What one edit makes of a file, byte for byte: 120 small files, each with its one right answer."""
 
+import time
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.tools.harness import Bench
+from workflow.core.errors import ToolError
 from workflow.sandboxes.memory import MemorySandbox
 from workflow.tools.base import ToolOutput
+from workflow.tools.matching import Edit, apply_edit
 
 
 class Case(NamedTuple):
@@ -263,3 +266,25 @@ async def test_a_repeated_edit_is_recognised_and_not_made_twice(name: str) -> No
 
 def test_the_table_is_large_enough() -> None:
     assert len(TABLE) >= 120
+
+
+ONE_LINE = "the quick brown fox jumps over the lazy dog " * 7
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "kind"),
+    [
+        ("a" * 1_000_000, "a" * 100_000, "ambiguous"),
+        ("\n" * 300_000, " \n" * 2_000 + "q", "not_found"),
+        ("\n" * 300_000, " \n" * 2_000, "not_found"),
+        ("\n".join(ONE_LINE[i % 300 :] + ONE_LINE[: i % 300] for i in range(20_000)), f"x{ONE_LINE}", "not_found"),
+        ("a = 1\n", "a = 2" + " " * 500_000 + "b", "not_found"),
+    ],
+    ids=["periodic", "many starts", "only blanks", "many alike", "wide"],
+)
+def test_a_text_made_to_be_slow_is_answered_soon(text: str, old: str, kind: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ToolError) as caught:
+        apply_edit(text, Edit(old, f"{old}!"))
+    assert caught.value.kind == kind
+    assert time.process_time() - started < 10  # minutes, or never, for one that is searched naively

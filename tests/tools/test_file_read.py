@@ -146,6 +146,24 @@ async def test_other_binaries_are_refused_with_a_hint(raw: bytes) -> None:
     assert ("pdftotext" in error.message) is raw.startswith(b"%PDF")
 
 
+@pytest.mark.parametrize(
+    "source",
+    ['{"cells": [{"outputs": 5}]}', '{"cells": [null]}', "[" * 50_000, '{"cells": ' + "[" * 50_000],
+    ids=["odd outputs", "no cell", "deep", "deep cells"],
+)
+async def test_a_notebook_that_is_none_is_shown_as_text(source: str) -> None:
+    bench = Bench(MemorySandbox({"a.ipynb": source}))
+
+    assert (await bench("file_read", path="a.ipynb")).text.startswith(f"1\t{source[:20]}")
+
+
+async def test_a_notebook_with_gaps_is_shown() -> None:
+    source = '{"cells": [{"cell_type": "code", "source": null, "outputs": null}, {"source": ["x"]}]}'
+    bench = Bench(MemorySandbox({"a.ipynb": source}))
+
+    assert "=== cell 1 (code)" in (await bench("file_read", path="a.ipynb")).text
+
+
 async def test_a_notebook_is_shown_as_cells() -> None:
     notebook = {
         "cells": [

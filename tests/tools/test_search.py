@@ -1,5 +1,6 @@
 """grep, glob and ls: ripgrep's rules, everything counted, nothing flooded; with and without ripgrep."""
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
@@ -166,6 +167,9 @@ async def test_a_broken_pattern_is_an_error_and_not_nothing(finder: Bench) -> No
     [
         ({"path": "none"}, "file_missing"),
         ({"type": "klingon"}, "bad_pattern"),
+        ({"glob": "[z-a]*"}, "bad_pattern"),
+        ({"glob": "{a,b}" * 60}, "bad_pattern"),
+        ({"glob": "{a,b}" * 9, "path": "flags.txt"}, "bad_pattern"),
         ({"offset": 1000}, "past_end"),
         ({"path": "../.."}, "outside_workspace"),
     ],
@@ -206,6 +210,47 @@ async def test_agentignore_is_honoured(finder: Bench) -> None:
     assert "src" not in (await finder("ls")).text
 
 
+async def test_a_repository_inside_of_the_workspace_has_its_own_rules(finder: Bench) -> None:
+    await finder.sandbox.write("repo/.git/HEAD", b"ref: x\n")
+    await finder.sandbox.write("repo/.gitignore", b"built/\n")
+    await finder.sandbox.write("repo/built/x.js", b"needle\n")
+    await finder.sandbox.write("repo/ignored/y.js", b"needle\n")
+
+    listed = (await finder("ls", path="repo", depth=3)).text
+    assert "built" not in listed
+    assert "y.js" in listed  # the outer repository does not reach in here
+    assert "built" not in (await finder("ls", depth=4)).text
+
+
+async def test_a_repository_in_a_workspace_that_is_none_has_its_rules() -> None:
+    files = {"repo/.git/HEAD": "ref: x\n", "repo/.gitignore": "/built\n", "repo/built/x.js": "", "repo/src/built": ""}
+    bench = Bench(memory_sandbox(files))
+
+    listed = (await bench("ls", depth=4)).text
+    assert "x.js" not in listed
+    assert "built  0 B" in listed
+    assert set((await bench("glob", pattern="repo/**")).data["paths"]) == {"repo/src/built"}
+
+
+async def test_a_name_with_a_line_end_is_found_whole(finder: Bench) -> None:
+    await finder.sandbox.write("odd/two\nlines.txt", b"one\nneedle\nthree\n")
+
+    content = await finder("grep", pattern="needle", path="odd", output_mode="content", context=1)
+    counts = await finder("grep", pattern="needle", path="odd", output_mode="count_matches")
+    assert "odd/two\nlines.txt:2:needle" in content.text
+    assert counts.text.startswith("odd/two\nlines.txt:1\n")
+
+
+async def test_a_name_and_a_pattern_made_to_be_slow_are_not() -> None:
+    deep = "/".join(["a" * 100] * 40)
+    bench = Bench(memory_sandbox({f"{deep}/x": "", ".ignore": f"{'*a' * 20}b\n{'**/a*/' * 9}b\n"}))
+
+    async with asyncio.timeout(20):
+        assert (await bench("glob", pattern=f"{'*a' * 20}b")).data["total"] == 0
+        assert (await bench("glob", pattern=f"{'**/a*/' * 9}b")).data["total"] == 0
+        assert (await bench("ls", depth=10)).data["total"] == 11
+
+
 async def test_outside_of_a_repository_gitignore_means_nothing() -> None:
     bench = Bench(memory_sandbox({".gitignore": "*.log\n", "a.log": "needle\n"}))
 
@@ -235,6 +280,8 @@ async def test_outside_of_a_repository_gitignore_means_nothing() -> None:
         ("/workspace/src/*.py", {"src/app.py"}),
         ("/workspace/src/app.py", {"src/app.py"}),
         ("nothing*", set()),
+        ("src/deep/", {"src/deep/util.py"}),
+        ("src[^x]app.py", set()),
     ],
 )
 async def test_glob_finds_files_by_name(finder: Bench, pattern: str, found: set[str]) -> None:
@@ -269,6 +316,9 @@ async def test_glob_gives_the_newest_first_and_pages(finder: Bench) -> None:
         ({"pattern": "../*"}, "outside_workspace"),
         ({"pattern": "*.py", "offset": 99}, "past_end"),
         ({"pattern": "{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}"}, "bad_pattern"),
+        ({"pattern": "{,}" * 600}, "bad_pattern"),
+        ({"pattern": "[z-a]*"}, "bad_pattern"),
+        ({"pattern": "x[!]"}, "bad_pattern"),
     ],
     ids=str,
 )

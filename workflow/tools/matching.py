@@ -5,6 +5,7 @@ characters. Each tolerant step needs exactly one candidate and is reported. Ther
 what is not there is not found, and the answer shows what is nearest.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from workflow.tools.folding import (
     without_trailing_blanks,
 )
 from workflow.tools.lines import View, to_lf
-from workflow.tools.mismatch import ambiguous, not_found
+from workflow.tools.mismatch import MAX_PLACES, ambiguous, not_found
 from workflow.tools.omission import placeholder_in
 
 _STEPS: tuple[tuple[str, Fit], ...] = (
@@ -80,7 +81,7 @@ def _apply(raw: str, edit: Edit) -> Applied:
     view, old, new = View(raw), to_lf(edit.old), to_lf(edit.new)
     if view.is_cr_only:
         old, new = old.replace("\r", "\n"), new.replace("\r", "\n")
-    hits = _places(view.text, old, overlapping=not edit.replace_all)
+    hits = _places(view.text, old, every=edit.replace_all)
     if len(hits) > 1 and not edit.replace_all:
         raise ambiguous([view.line_number(hit) for hit in hits], edit.old)
     if hits:
@@ -120,7 +121,7 @@ def _no_change() -> ToolError:
 
 def _apply_raw(raw: str, edit: Edit) -> Applied:
     """For an `old` that names carriage returns itself: they are matched and replaced as they are."""
-    hits = _places(raw, edit.old, overlapping=not edit.replace_all)
+    hits = _places(raw, edit.old, every=edit.replace_all)
     view = View(raw)
     if len(hits) > 1 and not edit.replace_all:
         raise ambiguous([raw.count("\n", 0, hit) + 1 for hit in hits], edit.old)
@@ -136,14 +137,18 @@ def _apply_raw(raw: str, edit: Edit) -> Applied:
     return Applied("".join([*parts, raw[last:]]), len(hits), raw.count("\n", 0, hits[0]) + 1)
 
 
-def _places(text: str, part: str, *, overlapping: bool) -> list[int]:
-    """Every place of `part` in `text`, left to right; an empty part is at the start of an empty text."""
+def _places(text: str, part: str, *, every: bool) -> list[int]:
+    """The places of `part` in `text`, left to right; an empty part is at the start of an empty text.
+
+    every: all that can be replaced; else those that the one meant could be, overlapping ones too, and not too many.
+    """
     if not part:
         return [0]
-    found, position = [], text.find(part)
-    while position >= 0:
+    found: list[int] = []
+    position = text.find(part)
+    while position >= 0 and (every or len(found) < MAX_PLACES):
         found.append(position)
-        position = text.find(part, position + (1 if overlapping else len(part)))
+        position = text.find(part, position + (len(part) if every else 1))
     return found
 
 
@@ -164,11 +169,12 @@ def _tolerant(view: View, old: str, new: str) -> Applied | None:
     old_lines = old.removesuffix("\n").split("\n")
     new_lines = [] if whole and not new else (new.removesuffix("\n") if whole else new).split("\n")
     lines = view.lines[:-1] if view.text.endswith("\n") else view.lines
-    first_words = fold(old_lines[0]).strip()
-    starts = [i for i in range(len(lines) - len(old_lines) + 1) if fold(lines[i]).strip() == first_words]
+    starts = _starts([fold(line).strip() for line in lines], [fold(line).strip() for line in old_lines])
     for how, fit in _STEPS:
         found: list[tuple[int, list[str]]] = []
         for start in starts:
+            if len(found) == MAX_PLACES:
+                break
             written = fit(lines[start : start + len(old_lines)], old_lines, new_lines)
             if written is not None:
                 found.append((start, written))
@@ -177,6 +183,14 @@ def _tolerant(view: View, old: str, new: str) -> Applied | None:
         if found:
             return _write_lines(view, found[0][0], len(old_lines), found[0][1], how=how, whole=whole)
     return None
+
+
+def _starts(lines: list[str], wanted: list[str]) -> list[int]:
+    """Where `wanted` may begin in `lines`: as far above its rarest line as that stands in it."""
+    counts = Counter(lines)
+    anchor = min(range(len(wanted)), key=lambda i: counts[wanted[i]])
+    last = len(lines) - len(wanted)
+    return [i - anchor for i, line in enumerate(lines) if line == wanted[anchor] and 0 <= i - anchor <= last]
 
 
 def _write_lines(view: View, first: int, count: int, written: list[str], *, how: str, whole: bool) -> Applied:

@@ -7,10 +7,13 @@ from workflow.core.errors import ToolError
 from workflow.tools.lines import View
 from workflow.tools.truncate import clip_line
 
+MAX_PLACES = 1000
+"""More are not looked for where one is meant."""
 _SHOWN_HITS = 20
 _SHOWN_LINES = 12
 _COMPARED_LINES = 20_000
 _COMPARED_CHARS = 300
+_COMPARED_CLOSELY = 200
 _SIMILAR = 0.6
 _NUMBERED = re.compile(r"^\s*\d+(?:\t|→|: |\| )")
 
@@ -18,11 +21,12 @@ _NUMBERED = re.compile(r"^\s*\d+(?:\t|→|: |\| )")
 def ambiguous(lines: list[int], old: str, *, how: str = "") -> ToolError:
     """`lines`: the 1-based line of every place."""
     shown = ", ".join(map(str, lines[:_SHOWN_HITS])) + (", …" if len(lines) > _SHOWN_HITS else "")
+    more = " or more" if len(lines) >= MAX_PLACES else ""
     manner = f" ({how.partition(';')[0]})" if how else ""
     every = "" if how else ", or set replace_all=true to change every one"
     return ToolError(
-        f"`old` is in the file {len(lines)} times{manner}, at lines {shown}; nothing was changed. Give more of the "
-        f"lines around the one you mean in `old`{every}.",
+        f"`old` is in the file {len(lines)}{more} times{manner}, at lines {shown}; nothing was changed. Give more of "
+        f"the lines around the one you mean in `old`{every}.",
         kind="ambiguous",
         lines=lines[:_SHOWN_HITS],
     )
@@ -56,13 +60,19 @@ def _nearest(view: View, old: str) -> str:
     pattern = wanted[anchor].strip()[:_COMPARED_CHARS]
     matcher = SequenceMatcher(None, autojunk=False)
     matcher.set_seq2(pattern)
-    best, where = _SIMILAR, -1
+    likely: list[tuple[float, int]] = []
     for index, line in enumerate(view.lines[:_COMPARED_LINES]):
         matcher.set_seq1(line.strip()[:_COMPARED_CHARS])
-        if matcher.real_quick_ratio() >= best and matcher.quick_ratio() >= best:
-            ratio = matcher.ratio()
-            if ratio > best or (ratio == best and where < 0):
-                best, where = ratio, index
+        if matcher.real_quick_ratio() >= _SIMILAR and (upper := matcher.quick_ratio()) >= _SIMILAR:
+            likely.append((-upper, index))
+    best, where = _SIMILAR, -1
+    for upper, index in sorted(likely)[:_COMPARED_CLOSELY]:
+        if -upper < best:
+            break
+        matcher.set_seq1(view.lines[index].strip()[:_COMPARED_CHARS])
+        ratio = matcher.ratio()
+        if ratio > best or (ratio == best and (where < 0 or index < where)):
+            best, where = ratio, index
     if where < 0:
         return ""
     first = max(0, where - anchor)

@@ -12,16 +12,20 @@ def cells(source: str) -> str | None:
     """The cells of a notebook with their outputs, pictures only named; None if `source` is no notebook."""
     try:
         notebook = json.loads(source)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     found = notebook.get("cells") if isinstance(notebook, dict) else None
-    if not isinstance(found, list) or not all(isinstance(cell, dict) for cell in found):
+    if not isinstance(found, list) or not all(_is_cell(cell) for cell in found):
         return None
     return "\n".join(_cell(index, cell) for index, cell in enumerate(found, 1))
 
 
+def _is_cell(cell: Any) -> bool:
+    return isinstance(cell, dict) and isinstance(cell.get("outputs"), list | None)
+
+
 def _cell(index: int, cell: dict[str, Any]) -> str:
-    outputs = [_output(output) for output in cell.get("outputs", ()) if isinstance(output, dict)]
+    outputs = [_output(output) for output in cell.get("outputs") or () if isinstance(output, dict)]
     shown = "".join(f"--- output\n{text.rstrip()}\n" for text in outputs if text)
     return f"=== cell {index} ({cell.get('cell_type', 'unknown')})\n{_joined(cell.get('source')).rstrip()}\n{shown}"
 

@@ -3,6 +3,7 @@
 import re
 
 _COMMENT = re.compile(r"^(?:#+|//+|/\*+|<!--|--|;+|%+|\*+|\{/\*|\"\"\"|''')\s*|\s*(?:\*/\}?|-->|\*+|\"\"\"|''')$")
+_MAX_CHARS = 300
 _DOTS = re.compile(r"\.{3,}|…")
 _WHAT = (
     r"(?:code|methods?|functions?|class(?:es)?|implementations?|imports?|files?|contents?|logic|lines?|tests?|body"
@@ -25,7 +26,7 @@ def placeholder_in(new: str, old: str = "") -> str:
     known = {line.strip() for line in old.split("\n")}
     for line in new.split("\n"):
         text = line.strip()
-        if text and text not in known and _is_placeholder(text):
+        if text and len(text) <= _MAX_CHARS and text not in known and _is_placeholder(text):
             return text[:120]
     return ""
 

@@ -4,22 +4,42 @@ import re
 from functools import lru_cache
 
 _MAX_ALTERNATIVES = 200
+_MAX_BRACES = 50
 
 
 @lru_cache(maxsize=256)
 def matcher(pattern: str, *, dots: bool = False) -> re.Pattern[str]:
     """A regular expression that fully matches the paths `pattern` means, relative to where the search starts.
 
-    dots: let wildcards match names that start with a dot, too. Raises: ValueError if there are too many braces.
+    No wildcard goes back on what it took, so a hostile pattern or name costs no more than its length.
+    dots: let wildcards match names that start with a dot, too. Raises: ValueError for too many braces, a bad class.
     """
+    if pattern.endswith("/"):
+        pattern += "**"  # a folder: what is in it
     if "/" not in pattern.strip("/") and not pattern.startswith("/"):
         pattern = f"**/{pattern}"
-    options = [_translate(option.strip("/"), dots) for option in alternatives(pattern)]
-    return re.compile("|".join(options), re.DOTALL)
+    return _compiled(alternatives(pattern), dots)
+
+
+def plain_matcher(pattern: str) -> re.Pattern[str]:
+    """The same where braces and dots are like any other character: a line of an ignore file. Raises: ValueError."""
+    return _compiled([pattern if "/" in pattern else f"**/{pattern}"], dots=True)
+
+
+def _compiled(options: list[str], dots: bool) -> re.Pattern[str]:
+    try:
+        return re.compile("|".join(_translate(option.strip("/"), dots) for option in options), re.DOTALL)
+    except re.error as error:
+        raise ValueError(error.msg) from error
 
 
 def alternatives(pattern: str) -> list[str]:
-    """`a.{b,c}` as `a.b` and `a.c`; a brace without a comma or an end is a plain character."""
+    """`a.{b,c}` as `a.b` and `a.c`; a brace without a comma or an end is a plain character.
+
+    Raises: ValueError if there are too many.
+    """
+    if pattern.count("{") > _MAX_BRACES:
+        raise ValueError("too many braces")
     depth = start = 0
     parts: list[str] = []
     for index, char in enumerate(pattern):
@@ -46,35 +66,51 @@ def alternatives(pattern: str) -> list[str]:
 
 def _translate(pattern: str, dots: bool) -> str:
     visible = "" if dots else r"(?!\.)"
-    segments = pattern.split("/")
-    parts: list[str] = []
-    for index, segment in enumerate(segments):
-        last = index == len(segments) - 1
-        if segment == "**":
-            parts.append(f"(?:{visible}[^/]+/)*" if not last else f"(?:{visible}[^/]+/)*{visible}[^/]+")
-        else:
-            parts.append(_segment(segment, visible) + ("" if last else "/"))
-    return "".join(parts)
+    groups: list[list[str]] = [[]]
+    for segment in pattern.split("/"):
+        if segment != "**":
+            groups[-1].append(_segment(segment, visible))
+        elif groups[-1] or len(groups) == 1:
+            groups.append([])
+    first, *later = ["/".join(group) for group in groups]
+    if not later:
+        return first
+    skipped = f"(?:{visible}[^/]+/)*"
+    # What stands between two `**` may as well be where it comes first.
+    middle = [f"(?>{skipped}?{group}/)" for group in later[:-1]]
+    return "".join([f"{first}/" if first else "", *middle, skipped, later[-1] or f"{visible}[^/]+"])
 
 
 def _segment(segment: str, visible: str) -> str:
     result = visible if segment[:1] in ("*", "?", "[") else ""
-    index = 0
+    # The same goes for what stands between two `*`; what follows the last one is at the end of the name.
+    first, *later = _between_stars(segment)
+    middle = [f"(?>[^/]*?{part})" for part in later[:-1] if part]
+    return "".join([result, first, *middle, f"[^/]*{later[-1]}" if later else ""])
+
+
+def _between_stars(segment: str) -> list[str]:
+    """What stands before, between and after the `*` of a segment, as regular expressions of one length each."""
+    parts, index = [""], 0
     while index < len(segment):
         char = segment[index]
         index += 1
         if char == "*":
-            result += "[^/]*"
+            parts.append("")
         elif char == "?":
-            result += "[^/]"
+            parts[-1] += "[^/]"
         elif char == "[" and "]" in segment[index + 1 :]:
             end = segment.index("]", index + 1)
-            body = segment[index:end].replace("\\", "\\\\")
-            result += "[^" + body[1:] + "]" if body[0] in "!^" else f"[{body}]"
+            is_negated = segment[index] in "!^"
+            body = segment[index + is_negated : end]
+            chars = (
+                body if body.isalnum() else "".join(c if c == "-" and "--" not in body else re.escape(c) for c in body)
+            )
+            parts[-1] += f"(?!/)[{'^' if is_negated else ''}{chars}]"
             index = end + 1
         elif char == "\\" and index < len(segment):
-            result += re.escape(segment[index])
+            parts[-1] += re.escape(segment[index])
             index += 1
         else:
-            result += re.escape(char)
-    return result
+            parts[-1] += re.escape(char)
+    return parts

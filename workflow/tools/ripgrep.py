@@ -73,7 +73,7 @@ async def search(query: Query, sandbox: Sandbox) -> Found:
         notes.append("There was too much to take in, so some is missing: narrow the pattern, path, glob or type")
     if stderr and result.exit_code == 2:
         notes.append(f"Some files could not be searched: {stderr[:300]}")
-    rows = await off_loop(len(result.stdout), lambda: _rows(result.stdout, query.mode, partial=bool(notes)))
+    rows = await off_loop(len(result.stdout), lambda: _rows(result.stdout, query.mode))
     return Found(rows, ". ".join(notes))
 
 
@@ -138,28 +138,36 @@ def _arguments(query: Query) -> list[str]:
     return [*found, "--with-filename", "--crlf", "-e", query.pattern, "--", query.path]
 
 
-def _rows(stdout: bytes, mode: str, *, partial: bool) -> list[Row]:
+def _rows(stdout: bytes, mode: str) -> list[Row]:
     """Sorted by path; the lines of a file stay in their order."""
     text = stdout.decode("utf-8", "surrogateescape")
     if mode in ("list", "files"):
         return [Row(path) for path in sorted(_clean(path) for path in text.split("\0")[:-1])]
-    lines = text.split("\n")
-    if partial:
-        lines = lines[:-1]  # the last line may be cut
     rows: list[Row] = []
-    for line in lines:
-        path, separator, rest = line.partition("\0")
-        if not separator:
-            if binary := _BINARY.match(line):
-                rows.append(Row(_clean(binary[1] or binary[2]), text="(binary file matches)"))
-            continue
+    # A name may hold line ends, a line may not: the name is all from the end of the line before to the NUL.
+    name, *rest = text[: text.rfind("\n") + 1].split("\0")  # the last line may be cut
+    for chunk in rest:
+        path = _clean(_without_remarks(name, rows))
+        line, _, name = chunk.partition("\n")
         if mode == "counts":
-            rows.append(Row(_clean(path), int(rest)))
-            continue
-        match = _ROW.fullmatch(rest)
-        if match:
-            rows.append(Row(_clean(path), int(match[1]), match[3].rstrip("\r"), match[2] == ":"))
+            rows.append(Row(path, int(line)))
+        elif match := _ROW.fullmatch(line):
+            rows.append(Row(path, int(match[1]), match[3].rstrip("\r"), match[2] == ":"))
+    _without_remarks(name, rows)
     return sorted(rows, key=lambda row: row.path)
+
+
+def _without_remarks(name: str, rows: list[Row]) -> str:
+    """`name` without the lines before it that are no names: a gap in a file, or a binary file, which gets its row."""
+    while "\n" in name:
+        line, _, after = name.partition("\n")
+        binary = _BINARY.match(line)
+        if binary:
+            rows.append(Row(_clean(binary[1] or binary[2]), text="(binary file matches)"))
+        elif line.rstrip("\r") != "--":
+            break
+        name = after
+    return name
 
 
 def _clean(path: str) -> str:

@@ -52,15 +52,18 @@ class Grep(Tool[GrepArgs]):
         path, stat = await resolve(args.path, context.sandbox)
         if stat is None:
             raise await missing(path, context.sandbox)
-        keeps = _filter(args, path, is_file=stat.kind == "file")
-        found = await search(_query(args, path), context.sandbox)
+        try:
+            keeps, query = _filter(args, path, is_file=stat.kind == "file"), _query(args, path)
+        except ValueError as error:
+            raise ToolError(f"The glob cannot be used: {error}. Simplify it.", kind="bad_pattern") from error
+        found = await search(query, context.sandbox)
         rows = [row for row in found.rows if keeps(row.path)]
         return await _output(args, Found(rows, found.note), context)
 
 
 def _query(args: GrepArgs, path: str) -> Query:
     # The name part of a glob narrows the search already; its folders are checked afterwards.
-    name = posixpath.basename(args.glob.rstrip("/"))
+    name = posixpath.basename(args.glob)
     narrow = bool(name) and not args.type and name != "**" and not args.glob.startswith("!") and "/" not in _brace(args)
     names = alternatives(name) if narrow else ()
     return Query(
@@ -88,10 +91,7 @@ def _filter(args: GrepArgs, path: str, *, is_file: bool) -> Callable[[str], bool
     if not args.glob or is_file:
         return lambda found: True
     negated = args.glob.startswith("!")
-    try:
-        regex = matcher(args.glob.removeprefix("!"), dots=True)
-    except ValueError as error:
-        raise ToolError(f"The glob cannot be used: {error}. Simplify it.", kind="bad_pattern") from error
+    regex = matcher(args.glob.removeprefix("!"), dots=True)
     prefix = "" if path == "." else f"{path}/"
     return lambda found: bool(regex.fullmatch(found.removeprefix(prefix))) != negated
 

@@ -37,6 +37,8 @@ class Ignored:
     def enter(self, folder: str) -> None:
         """Takes in the rules of `folder`."""
         for name in self.names:
+            if name == ".agentignore" and folder != ".":
+                continue
             try:
                 with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
                     lines = file.read().splitlines()
