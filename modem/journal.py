@@ -92,6 +92,7 @@ class Previewer:
         pipe = self._connections.commands.pipeline(transaction=False)
         for item in batch:
             delta = item.delta.model_copy(update={"text": "".join(item.pieces)})
+            field = _field(delta)
             await self._connections.scripts.preview(
                 keys=[keys.metadata(item.journal.thread_id)],
                 args=[
@@ -99,18 +100,23 @@ class Previewer:
                     delta.run_id,
                     item.journal.fence,
                     delta.model_dump_json(),
-                    _field(delta),
+                    field,
                     delta.text,
                     PREVIEW_TTL_MS,
-                    PREVIEW_BYTES,
+                    0 if field in item.journal.cut else PREVIEW_BYTES,
+                    delta.offset,
                 ],
                 client=pipe,
             )
         try:
             async with translated():
-                await pipe.execute()
+                kept = await pipe.execute()
         except Unavailable:
             log.debug("previews dropped: Redis is away")
+            kept = [0] * len(batch)
+        for item, is_kept in zip(batch, kept, strict=True):
+            if not is_kept:
+                item.journal.cut.add(_field(item.delta))
 
 
 def _field(delta: Delta) -> str:
@@ -169,6 +175,8 @@ class RunJournal:
         self._usage = Usage()
         self._fields: dict[str, set[str]] = {}
         """Item → the preview fields it has used."""
+        self.cut: set[str] = set()
+        """Preview fields whose kept text ends early: a piece was lost or too long, or it expired."""
         self._news: list[Event] = []
         self._looked = float("-inf")
         """When it was known last what others appended."""
@@ -270,6 +278,7 @@ class RunJournal:
         fields = {name for item in items for name in self._fields.pop(item, ())}
         for name in fields:
             self._previewer.drop(self.run_id, name)
+        self.cut -= fields
         return fields
 
     async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:

@@ -5,6 +5,8 @@ import json
 
 import httpx
 
+from modem import keys
+from modem.journal import PREVIEW_BYTES
 from modem.quotas import TenantQuota
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
@@ -72,6 +74,45 @@ async def test_reader_who_joins_mid_message_gets_the_text_so_far_and_then_the_re
         await reader.until(5)
     assert reader.data[-1]["text"] == "Hello, world"
     assert all(message.id is None for message in reader.messages if json.loads(message.data)["type"] == "delta")
+
+
+async def test_the_text_so_far_has_no_hole_where_a_piece_was_lost_or_too_long_to_keep(
+    gateway: Gateway, worker: Worker
+) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    lost, long = ItemId("lost"), ItemId("long")
+    redis = worker.connections.commands
+    await turn.grow(lost, 0, "Hello, ")
+    await redis.config_set("maxmemory", "1")  # Redis takes nothing
+    await turn.grow(lost, 7, "dear ")
+    await redis.config_set("maxmemory", "0")
+    await turn.grow(lost, 12, "world")
+    almost = PREVIEW_BYTES - 10
+    await turn.grow(long, 0, "a" * almost)
+    await turn.grow(long, almost, "b" * 20)
+    await turn.grow(long, almost + 20, "c")
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        await reader.until(4)
+        assert {d["item"]: d["text"] for d in reader.deltas} == {"lost": "Hello, ", "long": "a" * almost}
+        await turn.grow(lost, 17, "!")
+        await reader.until(5)
+    assert [(d["offset"], d["text"]) for d in reader.deltas[2:]] == [(17, "!")]
+
+
+async def test_a_text_that_stood_still_until_it_was_forgotten_does_not_begin_anew_in_its_middle(
+    gateway: Gateway, worker: Worker
+) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    await turn.grow(ItemId("m1"), 0, "Hello, ")
+    await worker.connections.commands.delete(keys.previews(turn.run_id))  # what its time to live does
+    await turn.grow(ItemId("m1"), 7, "wor")
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        await reader.until(2)
+        await turn.grow(ItemId("m1"), 10, "ld")
+        await reader.until(3)
+    assert [(d["offset"], d["text"]) for d in reader.deltas] == [(10, "ld")]
 
 
 async def test_deltas_can_be_switched_off(gateway: Gateway, worker: Worker) -> None:
