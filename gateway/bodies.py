@@ -74,7 +74,7 @@ Cursor = Annotated[str, Query(max_length=128, description="`next_cursor` of the 
 
 def event_query(description: str, **more: Any) -> Any:
     """A query parameter that holds an event's id, or nothing; `more` as for `Query`."""
-    return Query(max_length=41, description=description, json_schema_extra={"pattern": CURSOR_PATTERN}, **more)
+    return Query(description=description, json_schema_extra={"pattern": CURSOR_PATTERN}, **more)
 
 
 class Body(BaseModel):

@@ -78,14 +78,14 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: Hub, subscription: Subscription, *, retry_ms: int) -> None:
+    def __init__(self, hub: Hub, subscription: Subscription, start: Start, *, retry_ms: int) -> None:
         super().__init__()
         self._hub = hub
         self._subscription = subscription
         self._retry_ms = retry_ms
         # Without it an EventSource that asked for `now` and lost its connection before the first event would start
-        # at another now. A block without data tells an id all the same.
-        self._mark = b"id: %d-%d\n" % subscription.cursor if subscription.cursor != START else b""
+        # at another now. A block without data tells an id all the same; 0-0 is where an empty log stands.
+        self._mark = b"id: %d-%d\n" % subscription.cursor if start.cursor != START else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._subscription.wire = wire = scope.get("extensions", {}).get(WIRE)

@@ -23,14 +23,11 @@ LastId = Annotated[str, event_query("resume after this event; the header `Last-E
 LastEventId = Annotated[
     str,
     Header(
-        max_length=41,
         description="what an EventSource sends when it comes back",
         json_schema_extra={"pattern": CURSOR_PATTERN},
     ),
 ]
-From = Annotated[
-    str, Query(alias="from", max_length=41, description="`start` (all events), `now`, or the last id that you have")
-]
+From = Annotated[str, Query(alias="from", description="`start` (all events), `now`, or the last id that you have")]
 RunFilter = Annotated[str, Query(max_length=129, description="only this run; the stream ends with it")]
 Deltas = Annotated[bool, Query(description="whether previews of unfinished text come along")]
 Ticket = Annotated[str, Query(max_length=100, description="one-use ticket in place of a credential")]
@@ -91,7 +88,7 @@ async def open_stream(
     if start.is_resume and await is_at_end(held.log, thread, run, cursor):
         return Response(status_code=204)
     subscription = await subscribe(held, caller, thread, run, Wish(cursor, deltas=deltas))
-    return EventStream(held.hub, subscription, retry_ms=held.settings.gateway.retry_ms)
+    return EventStream(held.hub, subscription, start, retry_ms=held.settings.gateway.retry_ms)
 
 
 async def subscribe(

@@ -148,7 +148,10 @@ async def test_malformed_cursor_is_refused(worker: Worker, http: httpx.AsyncClie
     for cursor in ("1", "$", ">", "-", "1-", "-1", "1-2-3", "a-b", "18446744073709551616-1", "1-18446744073709551616"):
         answer = await http.get(f"/api/agent/{thread}/stream", params={"last_id": cursor})
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor"), cursor
-    assert (await http.get(f"/api/agent/{thread}/stream", params={"from": "yesterday"})).status_code == 400
+    for query in ({"from": "yesterday"}, {"from": "9" * 99}, {"last_id": "9" * 99}):
+        assert (await http.get(f"/api/agent/{thread}/stream", params=query)).status_code == 400, query
+    header = {"Last-Event-ID": "9" * 99}
+    assert (await http.get(f"/api/agent/{thread}/stream", headers=header)).status_code == 400
 
 
 async def test_stream_has_the_headers_that_proxies_need(gateway: Gateway, worker: Worker) -> None:
@@ -208,6 +211,18 @@ async def test_from_now_that_is_cut_before_its_first_event_resumes_from_the_same
     async with await Reader.open(url, headers={"Last-Event-ID": cut.last_id}) as reader:
         await reader.until(1)
         assert reader.ids == said
+
+
+async def test_from_now_in_an_empty_thread_that_is_cut_misses_nothing_either(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    url = f"{gateway.url}/api/agent/{thread}/stream?from=now"
+    async with await Reader.open(url) as cut:
+        await cut.until_heartbeats(1)
+    await worker.running(thread)
+    ids = await worker.ids(thread)
+    async with await Reader.open(url, headers={"Last-Event-ID": cut.last_id}) as reader:
+        await reader.until_id(ids[-1])
+        assert reader.ids == ids
 
 
 async def test_from_takes_an_id_too_and_the_newest_word_of_the_client_wins(gateway: Gateway, worker: Worker) -> None:
