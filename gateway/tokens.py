@@ -69,7 +69,7 @@ class TokenVerifier:
                 leeway=LEEWAY_S,
                 options={"require": list(REQUIRED)},
             )
-        except jwt.InvalidTokenError as error:
+        except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token does not hold: {error}") from error
         return self._caller(token, claims)
 
@@ -116,20 +116,26 @@ class RemoteKeys:
         self._url = url
         self._clock = clock
         self._keys: dict[str, PyJWK] = {}
-        self._fetched_at = float("-inf")
+        self._fetched_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
         self._client: aiohttp.ClientSession | None = None
 
     async def find(self, key_id: str) -> PyJWK:
         """The key named `key_id`. Raises: Unauthenticated if the issuer has none, Unavailable if it is away."""
-        async with self._lock:
-            age = self._clock() - self._fetched_at
-            if age > _KEYS_TTL_S or (key_id not in self._keys and age > _KEYS_MIN_AGE_S):
-                await self._fetch()
+        if not self._holds(key_id):
+            async with self._lock:
+                if not self._holds(key_id) and self._clock() - self._tried_at > _KEYS_MIN_AGE_S:
+                    self._tried_at = self._clock()
+                    await self._fetch()
+        if not self._keys:
+            raise Unavailable("the token issuer's keys cannot be fetched", retry_after_s=_KEYS_MIN_AGE_S)
         key = self._keys.get(key_id)
         if key is None:
             raise Unauthenticated("the token names a key that its issuer does not have")
         return key
+
+    def _holds(self, key_id: str) -> bool:
+        return key_id in self._keys and self._clock() - self._fetched_at <= _KEYS_TTL_S
 
     async def close(self) -> None:
         if self._client is not None:
@@ -142,10 +148,8 @@ class RemoteKeys:
                 answer.raise_for_status()
                 found = PyJWKSet.from_dict(await answer.json(content_type=None))
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
-            if self._keys:
-                _log.warning("cannot renew the issuer's keys, going on with the old ones: %s", error)
-                return
-            raise Unavailable("the token issuer's keys cannot be fetched", retry_after_s=5) from error
+            _log.warning("cannot fetch the issuer's keys, going on with the %d known: %s", len(self._keys), error)
+            return
         self._keys = {key.key_id: key for key in found.keys if key.key_id}
         self._fetched_at = self._clock()
 

@@ -21,12 +21,12 @@ from pydantic import SecretStr
 
 from gateway.app import create_app
 from gateway.keyring import KeyRing
-from gateway.tokens import RemoteKeys
+from gateway.tokens import RemoteKeys, TokenVerifier
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway, make_settings
-from workflow.core.config import Settings
-from workflow.core.errors import ConfigError, Unauthenticated
+from workflow.core.config import AuthSettings, Settings
+from workflow.core.errors import ConfigError, Unauthenticated, Unavailable
 
 SECRET = "0123456789abcdef0123456789abcdef"
 JWT = {
@@ -177,6 +177,14 @@ async def test_forged_tokens_are_refused(http: httpx.AsyncClient) -> None:
         assert (await http.get("/api/agent", headers=bearer(token))).status_code == 401, token
 
 
+async def test_token_of_another_kind_than_the_configured_key_is_refused() -> None:
+    settings = AuthSettings(
+        jwt_algorithms=("RS256", "ES256"), jwt_public_key=PEM, jwt_issuer="https://issuer.test", jwt_audience="dialtone"
+    )
+    with pytest.raises(Unauthenticated):
+        await TokenVerifier(settings).caller(jwt.encode(claims(), ec.generate_private_key(ec.SECP256R1()), "ES256"))
+
+
 def _hs256_with_public_key() -> str:
     def part(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -262,6 +270,35 @@ async def test_new_keys_of_the_issuer_are_fetched_when_a_token_names_one() -> No
         assert (await remote.find("new")).key_id == "new"
         with pytest.raises(Unauthenticated):
             await remote.find("old")
+        await remote.close()
+
+
+async def test_an_issuer_that_is_away_is_asked_now_and_then_and_delays_nobody() -> None:
+    served: dict[str, Any] = {}
+    asked = 0
+
+    async def jwks(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response(served) if served else web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_get("/jwks", jwks)
+    async with TestServer(app) as server:
+        now = 1000.0
+        remote = RemoteKeys(str(server.make_url("/jwks")), clock=lambda: now)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await remote.find("one")
+        assert asked == 1
+        now, served["keys"] = now + 11, [_jwk(ec.generate_private_key(ec.SECP256R1()), "one")]
+        assert (await remote.find("one")).key_id == "one"
+        now, served = now + 601, {}
+        for _ in range(3):
+            assert (await remote.find("one")).key_id == "one"
+            with pytest.raises(Unauthenticated):
+                await remote.find("another")
+        assert asked == 3
         await remote.close()
 
 
