@@ -25,14 +25,33 @@ DEAD_PEER_MS = 30_000
 """How long sent bytes may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT)."""
 
 
+MAX_HEAD_BYTES = 65_536
+"""Of a request line with its header fields. The parser below has no limit of its own."""
+
+
 class Protocol(HttpToolsProtocol):
-    """Gives the application its connection as well: `gateway.subscription.Wire`.
+    """Gives the application its connection as well: `gateway.subscription.Wire`; and bounds the heads of requests.
 
     A response that is under way is chunked, so whole chunks may be written between those of the ASGI `send`.
     """
 
+    _is_in_head = False
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if was_in_head and self._is_in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        super().on_headers_complete()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._is_in_head = True
         extensions: dict[str, Any] = {WIRE: self}
         self.scope["extensions"] = extensions
 

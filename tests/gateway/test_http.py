@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -163,6 +164,19 @@ async def test_body_without_a_length_is_cut_off_at_the_limit(http: httpx.AsyncCl
 
     answer = await http.post("/api/agent/initiate", content=pieces(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("start", ["GET /", "GET /health HTTP/1.1\r\nX-Long: "])
+async def test_a_request_whose_head_has_no_end_is_cut_off(gateway: Gateway, start: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(start.encode())
+    async with asyncio.timeout(5):  # it would wait for more for ever
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                writer.write(b"a" * 10_000)
+                await writer.drain()
+            await reader.read()
+    writer.close()
 
 
 @pytest.mark.parametrize("metadata", [{"a": "\ud800"}, {"a": float("inf")}, {"a": "x" * 20_000}])
