@@ -435,6 +435,8 @@ async def test_a_tenant_keeps_no_more_dead_notices_than_its_share(line: Line) ->
         "https://user:secret@example.org/",
         "ftp://example.org/",
         "https://",
+        "https://xn--/",
+        f"https://{'a' * 64}.org/",
     ],
 )
 def test_addresses_that_notices_must_not_go_to_are_refused_at_once(url: str) -> None:

@@ -95,20 +95,21 @@ def checked_url(url: str, *, allow_private: bool) -> URL:
         raise BadInput("a URL must be at most 2,000 characters, without blanks, backslashes or control characters")
     try:
         parsed = URL(url)
-        port = parsed.port
+        port, host = parsed.port, parsed.host
+        (parsed.raw_host or "").encode("idna")  # what no resolver could ask for
     except ValueError as error:
         raise BadInput(f"{short(url)} is not a URL") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise BadInput(f"{short(url)} must begin with http:// or https:// and name a host")
     if parsed.user is not None or parsed.password is not None or "@" in parsed.raw_authority:
         raise BadInput("a URL with a user name or password is refused")
     if port is None or port in _BAD_PORTS or port == 0:
         raise Forbidden(f"port {port} is refused")
-    if "%" in parsed.host:
+    if "%" in host:
         raise BadInput(f"{short(url)} has a host that is not plain")
-    literal = _literal(parsed.host)
+    literal = _literal(host)
     if literal is not None and not is_allowed(literal, allow_private=allow_private):
-        raise Forbidden(f"{parsed.host} is not a public address")
+        raise Forbidden(f"{host} is not a public address")
     return parsed.with_fragment(None)
 
 
