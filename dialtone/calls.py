@@ -192,7 +192,14 @@ def stream_path(thread_id: str) -> str:
 
 
 def _thread(thread_id: str, *rest: str) -> str:
-    return "/".join(["/api/agent", *(quote(part, safe="") for part in (thread_id, *rest))])
+    return "/".join(["/api/agent", *map(_segment, (thread_id, *rest))])
+
+
+def _segment(text: str) -> str:
+    """`text` as one part of an address. Raises: ValueError for what would lead to another resource."""
+    if text in ("", ".", ".."):
+        raise ValueError(f"not an id: {text!r}")
+    return quote(text, safe="")
 
 
 def _run(run_id: str, *rest: str) -> str:
@@ -200,6 +207,9 @@ def _run(run_id: str, *rest: str) -> str:
 
 
 def _file(thread_id: str, path: str) -> str:
+    # httpx resolves `..` as browsers do: `../..` would name the thread itself, and DELETE would delete it.
+    if ".." in path.split("/"):
+        raise ValueError(f"leads out of its folder: {path!r}")
     return f"{_thread(thread_id, 'files')}/{quote(path.lstrip('/'))}"
 
 

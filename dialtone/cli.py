@@ -59,7 +59,7 @@ def _add_run(commands: Commands) -> None:
     run = _command(commands, "run", "start a task and watch it")
     run.add_argument("task", help="what to do; `-` reads it from standard input")
     run.add_argument("--thread", metavar="ID", help="continue this thread instead of making one")
-    run.add_argument("--title", default="", help="name of a new thread")
+    run.add_argument("--title", default="", help="name of a new thread (default: how the task begins)")
     run.add_argument("--model", metavar="NAME", help="a model of the gateway's configuration")
     run.add_argument("--planning", metavar="NAME", help="the model of the first turn")
     run.add_argument("--summaries", metavar="NAME", help="the model that sums up when the context is full")
@@ -123,7 +123,7 @@ def _add_files(commands: Commands) -> None:
     put = _command(actions, "put", "upload a file")
     put.add_argument("thread", metavar="THREAD")
     put.add_argument("local", help="`-` reads standard input")
-    put.add_argument("path", nargs="?", help="where to in the workspace (default: the same name)")
+    put.add_argument("path", nargs="?", help="where to in the workspace (default: the same name; needed with `-`)")
     remove = _command(actions, "rm", "delete a file")
     remove.add_argument("thread", metavar="THREAD")
     remove.add_argument("path")
@@ -178,14 +178,16 @@ def _view_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more: {text!r}")
+    return int(text)
 
 
 def _above_zero(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than 0")
+        raise argparse.ArgumentTypeError(f"must be a number, more than 0: {text!r}")
     return value

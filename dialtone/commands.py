@@ -23,9 +23,11 @@ from dialtone.live import (
 )
 from dialtone.results import ArchiveFormat, Budgets, ModelChoice
 from dialtone.screen import Screen, complain, prepare
-from dialtone.text import moment, one_line
+from dialtone.text import moment, neutral, one_line
 from workflow.core.events import EventBase
 from workflow.core.ids import RUN_ID
+
+TITLE_WIDTH = 80
 
 
 def execute(arguments: Namespace) -> int:
@@ -35,9 +37,10 @@ def execute(arguments: Namespace) -> int:
     try:
         if arguments.command == "replay":
             return _replay(arguments, screen)
+        arguments.piped = _read_piped(arguments)
         return asyncio.run(_with_client(arguments, screen))
     except Unreachable as error:
-        complain(str(error))
+        complain(f"{error} ({arguments.url})")
         return EXIT_UNREACHABLE
     except (ClientError, OSError) as error:
         if isinstance(error, BrokenPipeError):
@@ -59,13 +62,21 @@ async def _with_client(arguments: Namespace, screen: Screen) -> int:
 
 
 async def _run(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
-    task = sys.stdin.read() if arguments.task == "-" else arguments.task
+    task = arguments.piped.decode() if arguments.task == "-" else arguments.task
+    # Looked at before a thread is made for them.
+    names = [Path(name).name for name in arguments.file]
+    contents = [await asyncio.to_thread(Path(name).read_bytes) for name in arguments.file]
+    if not task.strip():
+        raise ValueError("the task says nothing")
+    if len(set(names)) < len(names):
+        raise ValueError("two files have the same name; in the workspace one would take the other's place")
     watching = asyncio.current_task()
     assert watching is not None
     cancel = CancelOnInterrupt(client, screen, watching.cancel)
     with on_interrupt(cancel.interrupt):
-        thread_id = arguments.thread or await client.initiate(title=arguments.title)
-        files = [await _upload(client, thread_id, name) for name in arguments.file]
+        thread_id = arguments.thread or await client.initiate(title=arguments.title or one_line(task, TITLE_WIDTH))
+        for name, content in zip(names, contents, strict=True):
+            await client.put_file(thread_id, name, content=content)
         budgets = Budgets(
             turns=arguments.budget_turns,
             tokens=arguments.budget_tokens,
@@ -77,7 +88,7 @@ async def _run(client: AsyncClient, arguments: Namespace, screen: Screen) -> int
             task,
             model=arguments.model,
             models=ModelChoice(planning=arguments.planning, summaries=arguments.summaries),
-            files=files,
+            files=names,
             policy=arguments.policy,
             budgets=budgets,
         )
@@ -91,13 +102,6 @@ async def _run(client: AsyncClient, arguments: Namespace, screen: Screen) -> int
         status = await watch.follow(run_id=run.run_id, deltas=arguments.deltas or not arguments.json)
         await cancel.close()
         return status
-
-
-async def _upload(client: AsyncClient, thread_id: str, name: str) -> str:
-    content = await asyncio.to_thread(Path(name).read_bytes)
-    path = Path(name).name
-    await client.put_file(thread_id, path, content=content)
-    return path
 
 
 async def _attach(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
@@ -148,19 +152,22 @@ async def _files(client: AsyncClient, arguments: Namespace, screen: Screen) -> i
     match arguments.action:
         case "ls":
             for entry in await client.files(thread_id, arguments.path, depth=arguments.depth):
-                name = one_line(entry.path, screen.width - 24) + ("/" if entry.kind == "dir" else "")
+                # Whole on any screen: half a path names nothing.
+                name = neutral(entry.path).replace("\n", "\u240a") + ("/" if entry.kind == "dir" else "")
                 screen.record(entry, f"{entry.size:>12,}  {name}")
         case "get":
             content = await client.get_file(thread_id, arguments.path)
             await asyncio.to_thread(_save, arguments.local or Path(arguments.path).name, content)
         case "put":
-            name = arguments.path or Path(arguments.local).name
-            content = await asyncio.to_thread(_load, arguments.local)
-            await client.put_file(thread_id, name, content=content)
+            is_piped = arguments.local == "-"
+            if is_piped and not arguments.path:
+                raise ValueError("what comes from standard input needs a name: files put THREAD - PATH")
+            content = arguments.piped if is_piped else await asyncio.to_thread(Path(arguments.local).read_bytes)
+            await client.put_file(thread_id, arguments.path or Path(arguments.local).name, content=content)
         case "rm":
             await client.delete_file(thread_id, arguments.path)
         case "archive":
-            ending: ArchiveFormat = "zip" if arguments.local.endswith(".zip") else "tar"
+            ending: ArchiveFormat = "zip" if arguments.local.lower().endswith(".zip") else "tar"
             content = await client.archive(thread_id, arguments.path, format=arguments.format or ending)
             await asyncio.to_thread(_save, arguments.local, content)
     return EXIT_OK
@@ -228,8 +235,13 @@ def _target(text: str) -> tuple[str, str | None]:
     return (match[1], text) if match else (text, None)
 
 
-def _load(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+def _read_piped(arguments: Namespace) -> bytes:
+    """Standard input, for a command that asks for it. Read before there is a loop, in which Ctrl-C would not end it."""
+    asks = arguments.command == "run" and arguments.task == "-"
+    asks = asks or (arguments.command == "files" and arguments.action == "put" and arguments.local == "-")
+    if asks and sys.stdin.isatty():
+        complain("reads what you type, up to Ctrl-D")
+    return sys.stdin.buffer.read() if asks else b""
 
 
 def _save(name: str, content: bytes) -> None:

@@ -49,7 +49,7 @@ def choose(line: str, choices: tuple[str, ...]) -> str | None:
     text = line.strip()
     if not choices:
         return text or None
-    if text.isdigit() and 1 <= int(text) <= len(choices):
+    if text.isdecimal() and 1 <= int(text) <= len(choices):
         return choices[int(text) - 1]
     exact = [choice for choice in choices if choice.lower() == text.lower()]
     fitting = exact or [choice for choice in choices if text and choice.lower().startswith(text.lower())]

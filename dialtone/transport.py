@@ -9,6 +9,7 @@ from dialtone.errors import Unreachable, api_error
 from dialtone.retry import REFUSED_STATUSES, RETRY_STATUSES, backoff_s, read_retry_after
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+MAX_PORT = 65_535
 CONNECT_TIMEOUT_S = 10.0
 RETRY_BASE_S = 0.25
 SILENCE_S = 45.0
@@ -28,13 +29,18 @@ def http_options(url: str, key: str, *, timeout_s: float) -> HttpOptions:
     """The arguments of httpx.Client and httpx.AsyncClient.
 
     Environment proxies and .netrc are ignored: a key must only ever reach the gateway that was named.
+    Raises: ValueError for an address or a key that cannot be one.
     """
     headers = {"User-Agent": "dialtone"}
-    if key:
+    address = _address(url)
+    if key := key.strip():
+        # Checked here because httpx would print the key with what is wrong with it.
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the key holds characters that no key has")
         headers["Authorization"] = f"Bearer {key}"
-    secure = url.lower().startswith("https:")
+    secure = address.scheme == "https"
     return {
-        "base_url": url.rstrip("/"),
+        "base_url": str(address),
         "headers": headers,
         "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=10),
@@ -42,6 +48,17 @@ def http_options(url: str, key: str, *, timeout_s: float) -> HttpOptions:
         "verify": ssl.create_default_context() if secure else False,
         "trust_env": False,
     }
+
+
+def _address(text: str) -> httpx.URL:
+    """Where a gateway is."""
+    try:
+        url = httpx.URL(text.strip().rstrip("/"))
+        if url.scheme in ("http", "https") and url.host and not url.query and (url.port or 0) <= MAX_PORT:
+            return url
+    except httpx.InvalidURL:
+        pass
+    raise ValueError(f"not the address of a gateway, such as {DEFAULT_URL}: {text!r}")
 
 
 def stream_timeout(timeout_s: float) -> httpx.Timeout:

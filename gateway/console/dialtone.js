@@ -238,7 +238,9 @@ export class Dialtone {
 
   /** @param {string} threadId @param {string} path */
   _filePath(threadId, path) {
-    return `${thread(threadId)}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
+    const parts = path.split("/");
+    if (parts.includes("..")) throw new RangeError(`leads out of its folder: ${path}`);
+    return `${thread(threadId)}/files/${parts.map(encodeURIComponent).join("/")}`;
   }
 
   /** How the files differ between two events; between one and now without `until`. @param {string} threadId @param {string} since */
@@ -586,6 +588,8 @@ function params(query) {
 
 /** @param {string} threadId */
 function thread(threadId) {
+  // fetch() resolves these before it asks, and would ask for something else.
+  if (["", ".", ".."].includes(threadId)) throw new RangeError(`not an id: ${threadId}`);
   return `/api/agent/${encodeURIComponent(threadId)}`;
 }
 

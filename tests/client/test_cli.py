@@ -333,6 +333,81 @@ def test_a_reader_that_closes_the_pipe_ends_the_client_quietly(gateway: StubGate
         assert process.stderr.read() == b""
 
 
+def test_ctrl_c_ends_the_wait_for_standard_input(gateway: StubGateway) -> None:
+    for arguments in (("run", "-"), ("files", "put", "t", "-", "name")):
+        with running(*arguments, terminal=True) as (process, out):
+            read_until(out, "up to Ctrl-D")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+    assert not gateway.threads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["run", " "], 2, "the task says nothing"),
+        (["run", "task", "--file", "/nowhere/a.csv"], 1, "/nowhere/a.csv"),
+        (["run", "task", "--file", "one/a.csv", "--file", "two/a.csv"], 2, "two files have the same name"),
+    ],
+)
+def test_what_cannot_be_started_leaves_no_thread(
+    gateway: StubGateway,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.csv").write_text(folder)
+    assert main(arguments) == status
+    assert complaint in capsys.readouterr().err
+    assert not gateway.threads
+
+
+def test_a_thread_is_called_as_its_task_begins(gateway: StubGateway) -> None:
+    assert main(["run", "\n Add up\x1b[31m numbers.csv\nand more", "--detach"]) == 0
+    assert [thread.title for thread in gateway.threads.values()] == ["Add up numbers.csv"]
+
+
+def test_a_listed_path_is_whole_and_safe(gateway: StubGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "task", "--detach"])
+    ((thread_id, thread),) = gateway.threads.items()
+    names = ["deep/" * 40 + "end.txt", "two\nlines", "red\x1b[31m"]
+    thread.files.update(dict.fromkeys(names, b"x"))
+    capsys.readouterr()
+    assert main(["files", "ls", thread_id]) == 0
+    shown = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(shown) == sorted([names[0], "two\u240alines", "red\u241b[31m"])
+
+
+def test_a_piped_file_needs_a_name(gateway: StubGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    with running("files", "put", "t", "-") as (process, out):
+        assert process.wait(10) == 2
+        assert "needs a name" in read_until(out, "PATH")
+
+
+def test_an_unreachable_gateway_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--url", "http://127.0.0.1:1", "steer", "a.b", "hi"]) == 4
+    assert "http://127.0.0.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://[::1"])
+def test_what_is_no_address_is_status_2(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    assert main(["--url", url, "threads"]) == 2
+    assert "not the address of a gateway" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--budget-usd", "--budget-turns"])
+def test_a_budget_that_is_none_is_told_in_words(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "task", option, "much"])
+    assert "must be a" in capsys.readouterr().err
+
+
 def test_help_needs_neither_httpx_nor_pydantic() -> None:
     code = "import sys, dialtone.cli as cli; cli.build_parser(); print({'httpx', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
@@ -354,6 +429,7 @@ def test_a_busy_gateway_is_waited_for(gateway: StubGateway, capsys: pytest.Captu
         ("", None),
         ("9", None),
         ("x", None),
+        ("²", None),
     ],
 )
 def test_an_answer_may_be_the_word_its_number_or_its_beginning(line: str, choice: str | None) -> None:

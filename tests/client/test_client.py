@@ -335,3 +335,37 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
         }
 
     assert shape(Client) == shape(AsyncClient)
+
+
+async def test_a_path_or_id_from_elsewhere_reaches_nothing_but_what_it_names(
+    client: AsyncClient, gateway: StubGateway
+) -> None:
+    thread_id = await client.initiate(title="Mine")
+    for path in (f"../../{thread_id}", f"a/../../../{thread_id}", ".."):
+        with pytest.raises(ValueError, match="leads out of its folder"):
+            await client.delete_file(thread_id, path)
+    for other in ("", ".", ".."):
+        with pytest.raises(ValueError, match="not an id"):
+            await client.delete_thread(other)
+    assert list(gateway.threads) == [thread_id]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "foo", "ftp://host", "http://", "http://[::1", "http://127.0.0.1:99999", "http://host/?a=b"]
+)
+async def test_what_is_no_address_of_a_gateway_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="not the address of a gateway"):
+        AsyncClient(url)
+
+
+@pytest.mark.parametrize("key", ["secret\nx", "secretключ", "secret\x00"])
+async def test_what_is_no_key_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="the key holds") as refusal:
+        AsyncClient(key=key)
+    assert "secret" not in str(refusal.value)
+
+
+async def test_the_end_of_a_keys_line_does_not_belong_to_it(gateway: StubGateway) -> None:
+    gateway.key = "dt_secret"
+    async with AsyncClient(gateway.url, "dt_secret\n") as client:
+        assert await client.initiate()

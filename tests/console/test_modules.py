@@ -237,6 +237,26 @@ def as_stream_item(item: StreamItem) -> dict[str, Any]:
     return {"kind": kind, "id": fields.get("id"), "data": fields}
 
 
+async def test_a_path_or_id_from_elsewhere_reaches_nothing_but_what_it_names(blank: Page, gateway: StubGateway) -> None:
+    kept = await blank.evaluate(
+        """async () => {
+            const { Dialtone } = await import("/dialtone.js");
+            const dialtone = new Dialtone();
+            const id = await dialtone.initiate({ title: "Mine" });
+            const refused = [];
+            for (const attempt of [() => dialtone.deleteFile(id, `../../${id}`), () => dialtone.deleteThread("..")]) {
+                try {
+                    await attempt();
+                } catch (error) {
+                    refused.push(error.name);
+                }
+            }
+            return [id, refused];
+        }"""
+    )
+    assert kept == [next(iter(gateway.threads)), ["RangeError", "RangeError"]]
+
+
 async def test_a_run_is_seen_to_wait_for_what_it_waits_for_and_to_go_on(blank: Page) -> None:
     items: list[StreamItem] = [
         RunQueued(thread_id=T, run_id=R, task="do it"),
