@@ -35,12 +35,24 @@ async def authorize(request: HTTPConnection, held: Services, *, scope: Scope, ki
     return caller
 
 
-async def admit(request: HTTPConnection, held: Services, caller: Caller, *, scope: Scope, kind: Kind | None) -> None:
-    """Checks a known caller's scope and rate. Raises: Forbidden, LimitExceeded."""
+async def admit(
+    request: HTTPConnection,
+    held: Services,
+    caller: Caller,
+    *,
+    scope: Scope,
+    kind: Kind | None,
+    route: str | None = None,
+) -> None:
+    """Checks a known caller's scope and rate. Raises: Forbidden, LimitExceeded.
+
+    route: whose own rate counts too; by default that of the request.
+    """
     if scope not in caller.scopes:
         raise Forbidden(f"the credential lacks the scope `{scope}`", scope=scope)
     if kind is not None:
-        route = f"{request.scope.get('method', 'GET')} {request.scope['route'].path}"
+        if route is None:
+            route = f"{request.scope.get('method', 'GET')} {request.scope['route'].path}"
         await held.limits.spend(caller, kind, route, request.scope["state"])
 
 

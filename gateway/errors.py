@@ -5,7 +5,7 @@ Programs match on `code`, people read `title` and `detail`; `type` stays `about:
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -112,6 +112,16 @@ def problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]:
     return body | {"code": code, "request_id": "", "retryable": False} | more
 
 
+def not_valid(faults: Sequence[Mapping[str, Any]], request_id: str) -> dict[str, Any]:
+    """The problem body for what Pydantic found."""
+    fields = [
+        {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"], "code": fault["type"]}
+        for fault in faults[:_MAX_FIELDS]
+    ]
+    detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields[:3])
+    return problem(422, "not_valid", detail, request_id=request_id, errors=fields)
+
+
 def problem_of(error: DialtoneError, request_id: str = "") -> dict[str, Any]:
     """The problem body of a failure. One that is ours to mend says nothing about its cause."""
     status = status_of(error)
@@ -157,12 +167,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         reason = faults[0].get("ctx", {}).get("error", "")
         detail = f"the body is not JSON: {reason}" if reason else "the body is not JSON"
         return ProblemResponse(problem(400, "bad_json", detail, request_id=request_id), 400)
-    fields = [
-        {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"], "code": fault["type"]}
-        for fault in faults[:_MAX_FIELDS]
-    ]
-    detail = "; ".join(f"{field['field']}: {field['message']}" for field in fields[:3])
-    return ProblemResponse(problem(422, "not_valid", detail, request_id=request_id, errors=fields), 422)
+    return ProblemResponse(not_valid(faults, request_id), 422)
 
 
 async def _http(request: Request, error: Exception) -> Response:

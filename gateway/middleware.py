@@ -26,6 +26,7 @@ BODY_TIMEOUT_S = 30.0
 MAX_DEPTH = 64
 """Nesting of JSON bodies. Python's parser alone would give up somewhere near 1,000."""
 
+_HEADS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WS"})
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
@@ -132,13 +133,13 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "http.response.start":
-            self.status = message["status"]
+        if kind in _HEADS:
+            self.status = message.get("status", 101)
             message["headers"] = [*message.get("headers", []), *self._extra(message.get("headers", []))]
         elif kind == "http.response.body":
             self.is_complete = not message.get("more_body", False)
-        elif kind == "websocket.accept":
-            self.status = 101
+        elif kind == "websocket.close":
+            self.status = self.status or 403  # nobody serves this path: what the server makes of it
         await self._send(message)
 
     def _extra(self, present: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -74,6 +74,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = {WIRE: self}
             self.scope["extensions"] = extensions | dict(self.scope["extensions"] or {})
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None:  # the server would log each refused upgrade as a fault of ours
+            self.handshake_complete = self.close_sent
+
     def abort(self) -> None:
         self.transport.abort()
 

@@ -6,17 +6,18 @@ Client → server: `{"command", "id"?, ...}`, answered by `reply` or `error`, ea
 """
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, WebSocket
 from pydantic import Field, TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.websockets import WebSocketDisconnect
 
 from gateway.bodies import Body, Line
 from gateway.deps import admit, as_thread_id, run_of, services
-from gateway.errors import TITLES, problem, problem_of, request_id_of, respond
+from gateway.errors import not_valid, problem, problem_of, request_id_of, respond
 from gateway.frames import Frame
+from gateway.ratelimit import Kind
 from gateway.routes.questions import AnswerBody
 from gateway.routes.runs import CancelBody, SteerBody
 from gateway.routes.stream import subscribe
@@ -32,28 +33,36 @@ router = APIRouter()
 
 _CLOSE = {"ended": 1000, "too_old": 1001, "draining": 1012, "refused": 1008, "slow": 1013}
 """Close codes by reason. Source: iana.org/assignments/websocket"""
+_NO_TEXT = 1003
+_ID_CHARS = 100
 
 
 class _Command(Body):
-    id: Line = Field("", max_length=100, description="comes back with the answer")
+    route: ClassVar[str]
+    """The same over HTTP, whose rate it shares."""
+    id: Line = Field("", max_length=_ID_CHARS, description="comes back with the answer")
 
 
 class Execute(_Command, ExecuteBody):
+    route = "POST /api/agent/{thread_id}/execute"
     command: Literal["execute"]
     idempotency_key: Line = Field("", max_length=255)
 
 
 class Cancel(_Command, CancelBody):
+    route = "POST /api/agent/{thread_id}/runs/{run_id}/cancel"
     command: Literal["cancel"]
     run_id: Line = Field(max_length=129)
 
 
 class Steer(_Command, SteerBody):
+    route = "POST /api/agent/{thread_id}/runs/{run_id}/steer"
     command: Literal["steer"]
     run_id: Line = Field(max_length=129)
 
 
 class Answer(_Command, AnswerBody):
+    route = "POST /api/agent/{thread_id}/questions/{question_id}/answer"
     command: Literal["answer"]
     question_id: Line = Field(max_length=128)
 
@@ -84,7 +93,8 @@ async def _open(websocket: WebSocket, held: Services) -> tuple[Caller, ThreadId,
     caller = await held.auth.caller(websocket, thread_id=thread_id)
     await admit(websocket, held, caller, scope="read", kind="requests")
     query = websocket.query_params
-    start = read_start(last_id=query.get("last_id", ""), origin=query.get("from", ""))
+    header = websocket.headers.get("last-event-id", "")
+    start = read_start(header=header, last_id=query.get("last_id", ""), origin=query.get("from", ""))
     thread = await held.threads.get(caller, thread_id)
     run_id = query.get("run_id")
     run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
@@ -114,8 +124,10 @@ class _Session:
         try:
             while True:
                 await self._take(await self._websocket.receive_text())
-        except (WebSocketDisconnect, KeyError):  # KeyError: a binary message, which nobody here sends
+        except WebSocketDisconnect:
             pass
+        except KeyError:  # Starlette's word for a binary message
+            await self._websocket.close(_NO_TEXT, "commands are text")
         finally:
             self._subscription.close("left")
             await asyncio.gather(writer, return_exceptions=True)
@@ -137,24 +149,26 @@ class _Session:
 
     async def _take(self, text: str) -> None:
         """One command, answered before the next is read."""
-        command_id = ""
+        mark, request_id = {"id": _id_in(text)}, request_id_of(self._websocket.scope)
         try:
-            command = _COMMAND.validate_json(text)
-            command_id = command.id
-            result = await self._obey(command)
-        except ValidationError as error:
-            await self._say("error", _unreadable(error))
+            try:
+                command = _COMMAND.validate_json(text)
+            except ValidationError as error:
+                await self._admit("requests", route="")
+                await self._say("error", _unreadable(error, request_id) | mark)
+            else:
+                result = await self._obey(command)
+                await self._say("reply", mark | {"command": command.command, "result": result})
         except DialtoneError as error:
-            body = problem_of(error, request_id_of(self._websocket.scope))
-            await self._say("error", body | {"id": command_id})
-        else:
-            await self._say("reply", {"id": command_id, "command": command.command, "result": result})
+            await self._say("error", problem_of(error, request_id) | mark)
+
+    async def _admit(self, kind: Kind, *, route: str) -> None:
+        await self._held.auth.check(self._caller)
+        await admit(self._websocket, self._held, self._caller, scope="write", kind=kind, route=route)
 
     async def _obey(self, command: Execute | Cancel | Steer | Answer) -> Any:
         held, caller, thread_id = self._held, self._caller, self._thread_id
-        await held.auth.check(caller)
-        kind: Literal["executes", "requests"] = "executes" if isinstance(command, Execute) else "requests"
-        await admit(self._websocket, held, caller, scope="write", kind=kind)
+        await self._admit("executes" if isinstance(command, Execute) else "requests", route=command.route)
         match command:
             case Execute():
                 return await start_run(held, caller, thread_id, command, command.idempotency_key)
@@ -172,12 +186,19 @@ class _Session:
         await self._websocket.send_text(Frame(event, to_json(data)).ws)
 
 
-def _unreadable(error: ValidationError) -> dict[str, Any]:
-    """The problem of a command that does not fit; its id could not be read either."""
+def _id_in(text: str) -> str:
+    """The id that a command bears, however wrong the rest of it is; empty if it has none."""
+    try:
+        said = from_json(text)
+    except ValueError:
+        return ""
+    given = said.get("id") if isinstance(said, dict) else None
+    return given[:_ID_CHARS] if isinstance(given, str) else ""
+
+
+def _unreadable(error: ValidationError, request_id: str) -> dict[str, Any]:
+    """The problem of a command that does not fit."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if any(fault["type"] == "json_invalid" for fault in faults):
-        return problem(400, "bad_json", "the message is not JSON")
-    fields = [
-        {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"], "code": fault["type"]} for fault in faults
-    ]
-    return problem(422, "not_valid", TITLES[422], errors=fields[:20])
+        return problem(400, "bad_json", "the message is not JSON", request_id=request_id)
+    return not_valid(faults, request_id)

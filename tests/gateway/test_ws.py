@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from tests.gateway.playing import Worker
-from tests.gateway.serving import Gateway
+from tests.gateway.serving import Gateway, make_settings
 from workflow.core.events import ApprovalRequested
 from workflow.core.ids import ItemId
 
@@ -40,6 +41,9 @@ async def test_socket_shows_the_log_and_resumes_after_any_event(gateway: Gateway
         assert (await take(socket, "task_agent_execute"))["id"] == said[0]
     async with connect(address(gateway, thread, f"?last_id={ids[1]}")) as socket:
         assert (await take(socket, "task_agent_execute"))["id"] == ids[2]
+    header = {"Last-Event-ID": ids[2]}
+    async with connect(address(gateway, thread, f"?last_id={ids[1]}"), additional_headers=header) as socket:
+        assert (await take(socket, "task_agent_execute"))["id"] == ids[3]
 
 
 async def test_what_is_there_already_comes_many_to_a_message_when_asked_for(gateway: Gateway, worker: Worker) -> None:
@@ -71,15 +75,46 @@ async def test_commands_are_answered_on_the_same_connection(gateway: Gateway, wo
         assert (await take(socket, "error"))["data"]["code"] == "conflict"
         await socket.send(json.dumps({"command": "cancel", "id": "c4", "run_id": run}))
         assert (await take(socket, "reply"))["data"]["result"]["status"] == "cancelled"
-        for text, code in (
-            ("{", "bad_json"),
-            ('{"command": "dance"}', "not_valid"),
-            ('{"command": "execute"}', "not_valid"),
+        for text, code, command_id in (
+            ("{", "bad_json", ""),
+            ("[]", "not_valid", ""),
+            ('{"command": "dance", "id": "c5"}', "not_valid", "c5"),
+            ('{"command": "execute", "id": "c6"}', "not_valid", "c6"),
+            ('{"command": "execute", "id": 7}', "not_valid", ""),
         ):
             await socket.send(text)
-            assert (await take(socket, "error"))["data"]["code"] == code
+            error = (await take(socket, "error"))["data"]
+            assert (error["code"], error["id"]) == (code, command_id)
+            assert error["request_id"]
+        assert error["detail"].startswith("execute.")
     types = [event.type for event in await worker.events(thread)]
     assert types == ["run.queued", "message", "run.cancelled"]
+
+
+async def test_a_command_shares_the_rate_of_its_route_and_a_bad_one_is_counted_too(
+    redis_url: str, tmp_path: Path
+) -> None:
+    limits = {"requests_per_minute": 4, "routes": {"POST /api/agent/{thread_id}/execute": 1}}
+    settings = make_settings(redis_url, tmp_path, limits=limits)
+    async with Gateway(settings) as gateway, Worker(settings) as worker:
+        thread = await worker.thread()
+        async with connect(address(gateway, thread)) as socket:
+            codes = []
+            for text in [json.dumps({"command": "execute", "task": "go"})] * 2 + ["{"] * 4:
+                await socket.send(text)
+                async with asyncio.timeout(10):
+                    while (answer := json.loads(await socket.recv()))["event"] not in {"reply", "error"}:
+                        pass
+                codes.append(answer["data"].get("code", "done"))
+    assert codes == ["done", "limit_exceeded", "bad_json", "bad_json", "bad_json", "limit_exceeded"]
+
+
+async def test_a_binary_message_is_refused_with_a_word(gateway: Gateway, worker: Worker) -> None:
+    async with connect(address(gateway, await worker.thread())) as socket:
+        await socket.send(b"{}")
+        async with asyncio.timeout(10):
+            await socket.wait_closed()
+        assert socket.close_code == 1003
 
 
 async def test_question_is_answered_in_band(gateway: Gateway, worker: Worker) -> None:
@@ -127,7 +162,10 @@ async def test_run_socket_closes_after_the_run(gateway: Gateway, worker: Worker)
         assert (socket.close_code, socket.close_reason) == (1000, "ended")
 
 
-async def test_upgrade_is_refused_with_a_problem(gateway: Gateway, worker: Worker) -> None:
+async def test_upgrade_is_refused_with_a_problem(
+    gateway: Gateway, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     thread = await worker.thread()
     for url, origin, status in (
         (address(gateway, "nobody"), None, 404),
@@ -139,7 +177,13 @@ async def test_upgrade_is_refused_with_a_problem(gateway: Gateway, worker: Worke
             async with connect(url, origin=origin):  # type: ignore[arg-type]  # a NewType of str
                 pass
         assert refused.value.response.status_code == status
-        assert json.loads(refused.value.response.body)["status"] == status
+        body, headers = json.loads(refused.value.response.body), refused.value.response.headers
+        assert body["status"] == status
+        assert headers["X-Request-ID"] == body["request_id"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    told = [record.args[2] for record in caplog.records if record.name == "gateway.access" and record.args]  # type: ignore[index]
+    assert told == [404, 400, 404, 403]
+    assert not [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert gateway.services.hub.streams == 0
 
 
