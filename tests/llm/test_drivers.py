@@ -14,6 +14,8 @@ from tests.llm.conftest import KEY, Connect, Line, connected
 from tests.servers.answers import Answer, Call
 from workflow.core.errors import ContextOverflow, ModelError, ModelOverloaded, ModelRefused
 from workflow.core.events import Usage
+from workflow.core.redact import Redactor
+from workflow.llm.anthropic_wire import AnthropicWire
 from workflow.llm.base import Completion, ModelEvent, ModelRequest, SystemMessage, UserMessage
 from workflow.llm.litellm import LiteLLM
 
@@ -205,6 +207,13 @@ async def test_a_stream_that_breaks_midway_is_worth_another_try_and_is_counted(c
     _counted(error)
 
 
+@pytest.mark.parametrize("garbage", ["[" * 50_000, "[]", "null", "7", '{"type": 1, "choices": 7}', ""])
+async def test_whatever_a_server_sends_is_worth_another_try(connect: Connect, garbage: str) -> None:
+    line = await connect([Answer(text="hi", garbage_after=0, garbage=garbage)])
+    error, _ = await failure(line, question(line))
+    assert isinstance(error, ModelOverloaded)
+
+
 def _counted(error: ModelError) -> None:
     usage = error.details["usage"]
     assert isinstance(usage, Usage)
@@ -294,3 +303,16 @@ async def test_warming_up_loads_litellm_and_sends_nothing(connect: Connect) -> N
     await line.llm.warm_up()
     assert line.server.requests == []
     assert (await completed(line.llm.stream(question(line)))).text == "Done."
+
+
+def test_arguments_that_come_with_the_start_of_a_call_are_not_lost() -> None:
+    reader = AnthropicWire().reader(ModelRequest(model="anthropic/x", messages=()), Redactor())
+    for index, pieces in enumerate(([], ['{"path": ', '"b"}'])):
+        block = {"type": "tool_use", "id": f"t{index}", "name": "ls", "input": {"path": "a"}}
+        reader.feed({"type": "content_block_start", "index": index, "content_block": block})
+        for piece in pieces:
+            delta = {"type": "input_json_delta", "partial_json": piece}
+            reader.feed({"type": "content_block_delta", "index": index, "delta": delta})
+        reader.feed({"type": "content_block_stop", "index": index})
+    reader.end()
+    assert [call.arguments for call in reader.pieces.completion().tool_calls] == ['{"path": "a"}', '{"path": "b"}']

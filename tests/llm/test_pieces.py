@@ -1,7 +1,12 @@
 """Putting answers together, as differently as servers send them."""
 
+import json
+from dataclasses import asdict
+
+import pytest
+
 from tests.llm.asking import ask
-from workflow.llm.pieces import Pieces, sound
+from workflow.llm.pieces import Pieces, count, sound
 
 
 def calls_of(pieces: Pieces) -> list[tuple[str, str]]:
@@ -64,4 +69,14 @@ def test_half_a_surrogate_pair_is_replaced_and_a_whole_one_joined() -> None:
     assert sound("\ud83d\udc4b") == "👋"
     pieces = Pieces(ask("x"))
     pieces.add_text("a\ud83d").text.encode()
-    pieces.add_call(0, call_id="a", name="bash", arguments='{"a": "\ud83d"}').arguments.encode()
+    pieces.add_call(0, call_id="a\ud83d", name="bash\ud83d", arguments='{"a": "\ud83d"}')
+    pieces.opaque.append({"type": "thinking", "thinking": "\ud83d\udc4b \ude00", "signature": "s"})
+    json.dumps(asdict(pieces.completion()), ensure_ascii=False, default=dict).encode()
+    assert pieces.completion().opaque[0]["thinking"] == "👋 \ufffd"
+
+
+@pytest.mark.parametrize(
+    ("sent", "tokens"), [(7, 7), (7.0, 7), ("7", 7), (-7, 0), (None, 0), ("many", 0), (float("inf"), 0), ([], 0)]
+)
+def test_a_count_is_read_whatever_a_server_makes_of_it(sent: object, tokens: int) -> None:
+    assert count(sent) == tokens

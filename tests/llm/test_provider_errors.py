@@ -36,6 +36,15 @@ def body(message: str, **fields: object) -> bytes:
             ContextOverflow,
         ),
         (429, body("Rate limit reached"), ModelOverloaded),
+        (
+            429,
+            body("Rate limit reached. Please try again in 20s. Add a payment method at /account/billing"),
+            ModelOverloaded,
+        ),
+        (429, body("Check your plan and billing details. Please retry in 32.5s.", code=429), ModelOverloaded),
+        (429, body("Check your plan and billing. Try again in 1h", code="insufficient_quota"), ModelRefused),
+        (429, b"[" * 60_000, ModelOverloaded),
+        (400, body("half \ud800"), ModelRefused),
         (429, body("You exceeded your current quota", code="insufficient_quota"), ModelRefused),
         (400, body("Your credit balance is too low to access the API"), ModelRefused),
         (401, body("Incorrect API key provided"), ModelRefused),
@@ -70,6 +79,29 @@ def test_an_answer_that_is_no_stream(status: int, content: bytes, kind: type[Mod
 )
 def test_an_error_within_a_stream(error: object, kind: type[ModelError]) -> None:
     assert type(from_stream(error, NO_SECRETS)) is kind
+
+
+@pytest.mark.parametrize(
+    ("words", "wait_s"),
+    [
+        ("Please try again in 20s.", 20),
+        ("Please try again in 1m30.5s. Visit", 90.5),
+        ("please retry in 250ms", 0.25),
+        ("try again in 2h3m", 7380),
+        ("try again later", None),
+        ("try again in a minute", None),
+    ],
+)
+def test_the_wait_is_read_from_the_words_where_no_header_has_it(words: str, wait_s: float | None) -> None:
+    error = from_response(429, body(words), {}, NO_SECRETS)
+    assert isinstance(error, ModelOverloaded)
+    assert error.retry_after_s == wait_s
+
+
+def test_the_header_has_the_last_word_on_the_wait() -> None:
+    error = from_response(429, body("Please try again in 20s."), {"retry-after": "3"}, NO_SECRETS)
+    assert isinstance(error, ModelOverloaded)
+    assert error.retry_after_s == 3
 
 
 def test_no_key_is_left_in_a_message() -> None:

@@ -62,6 +62,8 @@ async def sent(line: Line, *messages: ChatMessage, **fields: Any) -> dict[str, A
 
 ODD_ID = "call_0__thought__" + "U0lH+/=" * 40
 
+MADE_UP = ("web.search! ü", "", "x" * 300)
+
 HISTORIES: dict[str, tuple[ChatMessage, ...]] = {
     "a call without its result": (TASK, AssistantMessage("", (call("a"), call("b"))), result("b")),
     "a result without its call": (TASK, result("gone", "left over"), AssistantMessage("Done."), UserMessage("More.")),
@@ -105,6 +107,11 @@ HISTORIES: dict[str, tuple[ChatMessage, ...]] = {
     ),
     "nothing but a system prompt and an answer": (AssistantMessage("I began.", (call("a"),)), result("a")),
     "pictures": (UserMessage("Look.", (PNG,)), AssistantMessage("", (call("a"),)), result("a", "shot", images=(PNG,))),
+    "tools that nobody has": (
+        TASK,
+        AssistantMessage("x", tuple(ToolCall(id=CallId(str(n)), name=name) for n, name in enumerate(MADE_UP))),
+        *(ToolMessage(CallId(str(n)), name, "no such tool") for n, name in enumerate(MADE_UP)),
+    ),
     "a failed call": (TASK, AssistantMessage("x", (call("a"),)), result("a", "no such file", ok=False)),
 }
 

@@ -62,7 +62,8 @@ class Answer:
     error_after: int | None = None
     """Sends an error object after that many events and ends."""
     garbage_after: int | None = None
-    """Sends an event that is no JSON after that many events and ends."""
+    """Sends `garbage` as an event after that many events and ends."""
+    garbage: str = "{not json"
 
     def text_pieces(self) -> Iterator[str]:
         return pieces(self.text, self.text_chars)

@@ -135,6 +135,8 @@ def _check_block(block: dict[str, Any]) -> None:
             raise RefusedRequest("messages: Invalid `signature` in `thinking` block")
         case "tool_use" if not re.fullmatch(r"[a-zA-Z0-9_-]+", block["id"]):
             raise RefusedRequest("tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
+        case "tool_use" if not re.fullmatch(r"[a-zA-Z0-9_-]{1,200}", block["name"]):
+            raise RefusedRequest("tool_use.name: String should match pattern '^[a-zA-Z0-9_-]{1,200}$'")
         case "tool_use" if not isinstance(block["input"], dict):
             raise RefusedRequest("tool_use.input: Input should be a valid dictionary")
 

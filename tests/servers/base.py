@@ -155,7 +155,7 @@ class ModelServer(ABC):
                 yield self.error_frame(answer)
                 return
             if place == answer.garbage_after:
-                yield b"data: {not json\n\n"
+                yield f"data: {answer.garbage}\n\n".encode()
                 return
             if place == answer.end_after:
                 return

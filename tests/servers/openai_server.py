@@ -5,6 +5,7 @@ each task (see `answers.from_script`).
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ class OpenAiServer(ModelServer):
                 raise RefusedRequest(f"tool_call_ids did not have response messages: {', '.join(open_ids)}")
             if role == "assistant":
                 open_ids = [call["id"] for call in message.get("tool_calls") or ()]
+                for call in message.get("tool_calls") or ():
+                    check_name(call["function"]["name"])
                 if any(len(call_id) > _MAX_ID_CHARS for call_id in open_ids):
                     raise RefusedRequest("string too long: tool_calls[0].id")
                 if not open_ids and not message.get("content"):
@@ -100,6 +103,12 @@ class OpenAiServer(ModelServer):
             "prompt_tokens_details": {"cached_tokens": counts.read},
             "completion_tokens_details": {"reasoning_tokens": len(answer.reasoning) // 4},
         }
+
+
+def check_name(name: str) -> None:
+    """Raises: RefusedRequest for a name of a called tool that OpenAI does not take back."""
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+        raise RefusedRequest("Invalid 'tool_calls[0].function.name': string does not match pattern")
 
 
 def _frame(payload: dict[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from tests.servers.answers import Answer, Call
 from tests.servers.base import ModelServer, RefusedRequest, Script, run
 from tests.servers.caching import PrefixCache, every_block_cached
+from tests.servers.openai_server import check_name
 
 
 class ResponsesServer(ModelServer):
@@ -46,6 +47,7 @@ class ResponsesServer(ModelServer):
             match item.get("type", "message"):
                 case "function_call":
                     open_ids.add(item["call_id"])
+                    check_name(item["name"])
                     json.loads(item["arguments"])
                 case "function_call_output":
                     if item["call_id"] not in open_ids:

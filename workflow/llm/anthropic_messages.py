@@ -25,6 +25,7 @@ from workflow.llm.messages import (
     object_arguments,
     own_opaque,
     wire_call_id,
+    wire_tool_name,
 )
 
 _MAX_ID_CHARS = 64
@@ -79,7 +80,7 @@ def _said(said: AssistantMessage, model: str) -> list[dict[str, Any]]:
         {
             "type": "tool_use",
             "id": wire_call_id(call.id, max_chars=_MAX_ID_CHARS),
-            "name": call.name,
+            "name": wire_tool_name(call.name),
             "input": object_arguments(call),
         }
         for call in said.tool_calls
@@ -105,7 +106,9 @@ def _tools(request: ModelRequest) -> list[dict[str, Any]]:
 
 
 def _called(messages: Iterable[ChatMessage]) -> list[ToolSpec]:
-    names = {call.name for said in messages if isinstance(said, AssistantMessage) for call in said.tool_calls}
+    names = {
+        wire_tool_name(call.name) for said in messages if isinstance(said, AssistantMessage) for call in said.tool_calls
+    }
     return [ToolSpec(name, "Not on offer now.", {"type": "object"}) for name in sorted(names)]
 
 

@@ -1,5 +1,6 @@
 """Anthropic's Messages API."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from workflow.core.events import Usage
 from workflow.llm.anthropic_messages import anthropic_prompt
 from workflow.llm.base import ModelEvent, ModelRequest
 from workflow.llm.messages import order_block
-from workflow.llm.pieces import Pieces
+from workflow.llm.pieces import Pieces, count
 from workflow.llm.provider_errors import from_stream
 from workflow.llm.wire import Target
 
@@ -82,6 +83,8 @@ class AnthropicReader:
         self._counts: dict[str, Any] = {}
         self._signed: dict[int, dict[str, Any]] = {}
         self._order: list[str | int] = []
+        self._given: dict[int, str] = {}
+        """Arguments of calls that came with their start; void once pieces of them come."""
 
     def feed(self, payload: dict[str, Any]) -> list[ModelEvent]:
         match payload.get("type"):
@@ -89,6 +92,8 @@ class AnthropicReader:
                 return self._delta(payload["index"], payload["delta"])
             case "content_block_start":
                 return self._start(payload["index"], payload["content_block"])
+            case "content_block_stop" if given := self._given.pop(payload["index"], ""):
+                return [self.pieces.add_call(payload["index"], arguments=given)]
             case "message_start":
                 self._counts = dict(payload["message"].get("usage") or {})
                 self.pieces.prompt_usage = anthropic_usage(self._counts | {"output_tokens": 0})
@@ -109,6 +114,8 @@ class AnthropicReader:
         match block["type"]:
             case "tool_use":
                 self._order.append("call")
+                # Some servers that only speak this API give the whole input here and send no pieces of it.
+                self._given[index] = json.dumps(block["input"]) if block.get("input") else ""
                 return [self.pieces.add_call(index, call_id=block["id"], name=block["name"])]
             case "thinking" | "redacted_thinking":
                 self._order.append("thinking")
@@ -124,9 +131,11 @@ class AnthropicReader:
             case "text_delta":
                 return self._text(delta["text"])
             case "input_json_delta":
+                self._given.pop(index, None)
                 return [self.pieces.add_call(index, arguments=delta["partial_json"])]
             case "thinking_delta":
-                self._signed[index]["thinking"] += delta["thinking"]
+                block = self._signed[index]
+                block["thinking"] = block.get("thinking", "") + delta["thinking"]
                 return [self.pieces.add_reasoning(delta["thinking"])]
             case "signature_delta":
                 block = self._signed[index]
@@ -146,8 +155,8 @@ class AnthropicReader:
 def anthropic_usage(counts: dict[str, Any]) -> Usage:
     """The four classes as the API counts them; `input_tokens` has no cached ones."""
     return Usage(
-        input_tokens=counts.get("input_tokens") or 0,
-        cache_read_tokens=counts.get("cache_read_input_tokens") or 0,
-        cache_write_tokens=counts.get("cache_creation_input_tokens") or 0,
-        output_tokens=counts.get("output_tokens") or 0,
+        input_tokens=count(counts.get("input_tokens")),
+        cache_read_tokens=count(counts.get("cache_read_input_tokens")),
+        cache_write_tokens=count(counts.get("cache_creation_input_tokens")),
+        output_tokens=count(counts.get("output_tokens")),
     )

@@ -47,7 +47,7 @@ class DirectLLM:
             else:
                 for event in _read(reader, sse.end()):
                     yield event
-            if not (reader.done or reader.pieces.finish_reason):
+            if not (reader.pieces.finish_reason or (reader.done and reader.pieces.started)):
                 raise ModelOverloaded("the stream of the model provider was cut before its end")
             reader.end()
             yield reader.pieces.completion()
@@ -118,7 +118,7 @@ def _read(reader: Reader, payloads: list[bytes]) -> Iterator[ModelEvent]:
             return
         try:
             yield from reader.feed(json.loads(payload))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             # Whatever a server may send in place of the documented shape.
             raise ModelOverloaded("the model provider sent an event that cannot be read") from error
 

@@ -24,6 +24,8 @@ NO_OUTPUT = "(no output)"
 INTERRUPTED = "This call was interrupted: it has no result. Whether it took effect is not known."
 
 
+_MAX_NAME_CHARS = 64
+
 ORDER = "order"
 """Type of the opaque block that tells how reasoning, texts and calls followed each other, when not in that order."""
 
@@ -134,6 +136,11 @@ def wire_call_id(call_id: CallId, *, max_chars: int) -> str:
     if len(call_id) <= max_chars and re.fullmatch(r"[A-Za-z0-9_-]+", call_id):
         return call_id
     return f"call_{hashlib.sha256(call_id.encode()).hexdigest()[:24]}"
+
+
+def wire_tool_name(name: str) -> str:
+    """The name as providers take it back: a tool that a model made up may be called anything."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:_MAX_NAME_CHARS] or "_"
 
 
 def object_arguments(call: ToolCall) -> dict[str, Any]:

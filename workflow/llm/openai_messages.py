@@ -17,6 +17,7 @@ from workflow.llm.messages import (
     own_opaque,
     valid_arguments,
     wire_call_id,
+    wire_tool_name,
 )
 from workflow.llm.pieces import sound
 
@@ -94,7 +95,7 @@ def _said(said: AssistantMessage, ids: dict[CallId, str], model: str, style: Ope
             {
                 "id": ids[call.id],
                 "type": "function",
-                "function": {"name": call.name, "arguments": valid_arguments(call)},
+                "function": {"name": wire_tool_name(call.name), "arguments": valid_arguments(call)},
                 **({"extra_content": extras[call.id]} if call.id in extras else {}),
             }
             for call in said.tool_calls

@@ -8,7 +8,7 @@ from workflow.core.errors import ModelOverloaded
 from workflow.core.events import Usage
 from workflow.llm.base import ModelEvent, ModelRequest
 from workflow.llm.openai_messages import CALL_EXTRA, REASONING_FIELD, OpenAiStyle, openai_messages, openai_tools
-from workflow.llm.pieces import Pieces
+from workflow.llm.pieces import Pieces, count
 from workflow.llm.provider_errors import from_stream
 from workflow.llm.wire import Target
 
@@ -122,13 +122,13 @@ class OpenAiReader:
 def openai_usage(usage: dict[str, Any]) -> Usage:
     """The four classes: OpenAI counts cached tokens within `prompt_tokens`, reasoning within `completion_tokens`."""
     details = usage.get("prompt_tokens_details") or {}
-    read = details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
-    write = details.get("cache_write_tokens") or details.get("cache_creation_tokens") or 0
+    read = count(details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens"))
+    write = count(details.get("cache_write_tokens") or details.get("cache_creation_tokens"))
     return Usage(
-        input_tokens=max(0, (usage.get("prompt_tokens") or 0) - read - write),
+        input_tokens=max(0, count(usage.get("prompt_tokens")) - read - write),
         cache_read_tokens=read,
         cache_write_tokens=write,
-        output_tokens=usage.get("completion_tokens") or 0,
+        output_tokens=count(usage.get("completion_tokens")),
     )
 
 

@@ -28,6 +28,23 @@ def sound(text: str) -> str:
     return text
 
 
+def sound_value(value: Any) -> Any:
+    """A JSON value with all its texts sound."""
+    if isinstance(value, dict):
+        return {sound(key): sound_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [sound_value(item) for item in value]
+    return sound(value) if isinstance(value, str) else value
+
+
+def count(value: Any) -> int:
+    """A number of tokens as a server sent it; 0 for what is none."""
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
 class Pieces:
     """What has arrived of an answer to `request`.
 
@@ -67,7 +84,7 @@ class Pieces:
         Servers differ: some repeat id and name in every piece, some send no id or give all calls the same,
         some number every parallel call 0 and tell them apart by id. None as key means the call that is open.
         """
-        arguments = sound(arguments)
+        call_id, name, arguments = sound(call_id), sound(name), sound(arguments)
         place = self._place(key, call_id)
         if place is None:
             sent_id = call_id
@@ -103,7 +120,7 @@ class Pieces:
             text="".join(self._text),
             tool_calls=calls,
             reasoning="".join(self._reasoning),
-            opaque=tuple(self.opaque),
+            opaque=tuple(sound_value(block) for block in self.opaque),
             # Some servers say `stop` after calls, or `tool_calls` without any.
             finish_reason=("tool_calls" if calls else "stop") if reason in ("stop", "tool_calls") else reason,
             usage=self.spent(),

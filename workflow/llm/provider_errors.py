@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from workflow.core.errors import ContextOverflow, ModelError, ModelOverloaded, ModelRefused
+from workflow.llm.pieces import sound
 
 MAX_DETAIL_CHARS = 600
 
@@ -23,8 +24,11 @@ _OVERFLOW = re.compile(
     r"|exceeds? the (?:maximum|model's max|limit) (?:number of )?(?:input )?tokens|input token count",
     re.IGNORECASE,
 )
-# An account without money answers 429 like a rate limit, but waiting does not help.
+# An account without money answers 429 like a rate limit, but waiting does not help. A rate limit may speak of billing
+# too (OpenAI's first tier, Gemini), but then it names a time.
 _USED_UP = re.compile(r"insufficient_quota|billing|credit balance|payment required", re.IGNORECASE)
+_WAIT = re.compile(r"(?:try again|retry) in ((?:\d+(?:\.\d+)?(?:ms|[hms]))+)", re.IGNORECASE)
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _LASTING_KIND = re.compile(r"invalid|authentication|permission|not_found|content_filter|unsupported", re.IGNORECASE)
 
@@ -57,11 +61,13 @@ def classified(
 ) -> ModelError:
     """The error for a provider's words. status: the HTTP status, 0 when none came with it."""
     words = f"{kind} {detail}"
-    text = redact(detail.strip())[:MAX_DETAIL_CHARS]
+    text = redact(sound(detail).strip())[:MAX_DETAIL_CHARS]
+    if retry_after_s is None:
+        retry_after_s = _named_wait_s(detail)
     message = f"the model provider answered {status}: {text}" if status else f"the model provider failed: {text}"
     if _OVERFLOW.search(words) or status == 413:
         return ContextOverflow(message, status=status)
-    if _USED_UP.search(words):
+    if _USED_UP.search(words) and (retry_after_s is None or "insufficient_quota" in words):
         return ModelRefused(message, status=status)
     if status in _TRANSIENT_STATUS or status > 500 or (not status and not _LASTING_KIND.search(kind)):
         return ModelOverloaded(message, retry_after_s=retry_after_s, status=status)
@@ -86,13 +92,21 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def _named_wait_s(detail: str) -> float | None:
+    """The wait in a provider's words: `Please try again in 1m30.5s`."""
+    named = _WAIT.search(detail)
+    if named is None:
+        return None
+    return sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(r"([\d.]+)(ms|[hms])", named[1].lower()))
+
+
 def _described(body: bytes) -> tuple[str, str]:
     text = body.decode("utf-8", "replace")
     try:
         return _fields(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         # A proxy's HTML page: its tags say nothing.
-        return "", re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
+        return "", re.sub(r"\s+", " ", re.sub(r"<[^<>]*>", " ", text)).strip()
 
 
 def _fields(payload: Any) -> tuple[str, str]:

@@ -18,8 +18,9 @@ from workflow.llm.messages import (
     own_opaque,
     valid_arguments,
     wire_call_id,
+    wire_tool_name,
 )
-from workflow.llm.pieces import Pieces
+from workflow.llm.pieces import Pieces, count
 from workflow.llm.provider_errors import from_stream
 from workflow.llm.wire import Target
 
@@ -106,7 +107,7 @@ def _said(said: AssistantMessage, model: str) -> list[dict[str, Any]]:
         {
             "type": "function_call",
             "call_id": wire_call_id(call.id, max_chars=_MAX_ID_CHARS),
-            "name": call.name,
+            "name": wire_tool_name(call.name),
             "arguments": valid_arguments(call),
         }
         for call in said.tool_calls
@@ -209,10 +210,10 @@ class ResponsesReader:
 def responses_usage(usage: dict[str, Any]) -> Usage:
     """The four classes: cached and newly cached tokens are counted within `input_tokens`."""
     details = usage.get("input_tokens_details") or {}
-    read, write = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
+    read, write = count(details.get("cached_tokens")), count(details.get("cache_write_tokens"))
     return Usage(
-        input_tokens=max(0, (usage.get("input_tokens") or 0) - read - write),
+        input_tokens=max(0, count(usage.get("input_tokens")) - read - write),
         cache_read_tokens=read,
         cache_write_tokens=write,
-        output_tokens=usage.get("output_tokens") or 0,
+        output_tokens=count(usage.get("output_tokens")),
     )
