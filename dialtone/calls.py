@@ -192,10 +192,10 @@ def stream_path(thread_id: str) -> str:
 
 
 def _thread(thread_id: str, *rest: str) -> str:
-    return "/".join(["/api/agent", *map(_segment, (thread_id, *rest))])
+    return "/".join(["/api/agent", *map(segment, (thread_id, *rest))])
 
 
-def _segment(text: str) -> str:
+def segment(text: str) -> str:
     """`text` as one part of an address. Raises: ValueError for what would lead to another resource."""
     if text in ("", ".", ".."):
         raise ValueError(f"not an id: {text!r}")

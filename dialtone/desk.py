@@ -6,9 +6,8 @@ with Client("http://127.0.0.1:8080", key=...) as client:
 """
 
 from collections.abc import Sequence
-from urllib.parse import quote
 
-from dialtone.calls import Call, given, nothing, post, query, read_as
+from dialtone.calls import Call, given, nothing, post, query, read_as, segment
 from dialtone.desk_results import (
     Blocked,
     BlockPage,
@@ -59,16 +58,16 @@ def blocked_tenants() -> Call[BlockPage]:
 
 def drain(worker: str, *, hand_over: bool = False) -> Call[None]:
     """The worker takes no more runs; those it has end there, or go on elsewhere at once."""
-    return post(f"{_BASE}/workers/{quote(worker, safe='')}/drain", {"hand_over": hand_over}, nothing)
+    return post(f"{_BASE}/workers/{segment(worker)}/drain", {"hand_over": hand_over}, nothing)
 
 
 def undrain(worker: str) -> Call[None]:
-    return post(f"{_BASE}/workers/{quote(worker, safe='')}/undrain", {}, nothing)
+    return post(f"{_BASE}/workers/{segment(worker)}/undrain", {}, nothing)
 
 
 def requeue(run_id: str) -> Call[OpenRun]:
     """The run goes on elsewhere, with all its attempts."""
-    return post(f"{_BASE}/runs/{quote(run_id, safe='')}/requeue", {}, read_as(OpenRun), repeatable=False)
+    return post(f"{_BASE}/runs/{segment(run_id)}/requeue", {}, read_as(OpenRun), repeatable=False)
 
 
 def cancel(
@@ -105,7 +104,7 @@ def unblock(tenant: str) -> Call[None]:
 
 
 def replay_webhook(notice_id: str) -> Call[None]:
-    path = f"{_BASE}/webhooks/{quote(notice_id, safe='')}/replay"
+    path = f"{_BASE}/webhooks/{segment(notice_id)}/replay"
     return post(path, {}, nothing, repeatable=False)
 
 

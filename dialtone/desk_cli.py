@@ -14,7 +14,7 @@ def add_desk(commands: Actions, add: AddCommand) -> None:
     """Adds `desk` with its actions; add: makes one command that takes a gateway's address and key."""
     desk = commands.add_parser("desk", help="look after the whole installation (needs the scope `operator`)")
     actions = desk.add_subparsers(dest="action", metavar="ACTION")
-    desk.set_defaults(action="show", watch=False, json=False)
+    desk.set_defaults(action="show", watch=False)
     _add_views(actions, add)
     _add_runs(actions, add)
     _add_workers(actions, add)
@@ -22,8 +22,10 @@ def add_desk(commands: Actions, add: AddCommand) -> None:
     replay = add(actions, "replay", "deliver a dead webhook again")
     replay.add_argument("notice", metavar="ID")
     add(actions, "reload", "let every process read its configuration again, and show what came of it")
+    desk.add_argument("--json", action="store_true", help="one JSON object per line")
     for parser in actions.choices.values():
-        parser.add_argument("--json", action="store_true", help="one JSON object per line")
+        # SUPPRESS keeps what stands before the action.
+        parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object per line")
 
 
 def _add_views(actions: Actions, add: AddCommand) -> None:

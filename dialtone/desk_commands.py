@@ -8,7 +8,7 @@ from typing import Any
 from dialtone import desk, desk_view
 from dialtone.client import AsyncClient
 from dialtone.desk_results import CancelledMany
-from dialtone.live import EXIT_OK
+from dialtone.live import EXIT_FAILED, EXIT_OK
 from dialtone.screen import Screen
 from dialtone.text import one_line
 
@@ -21,8 +21,7 @@ MOST_AT_ONCE = 500
 
 async def run_desk(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
     """Does what `arguments.action` names; its exit status."""
-    await _ACTIONS[arguments.action](client, arguments, screen)
-    return EXIT_OK
+    return await _ACTIONS[arguments.action](client, arguments, screen) or EXIT_OK
 
 
 async def _show(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
@@ -77,9 +76,10 @@ async def _requeue(client: AsyncClient, arguments: Namespace, screen: Screen) ->
     screen.record(found, desk_view.run_line(found, now_ms=found.last_event_at, width=screen.width))
 
 
-async def _cancel(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
-    if not (arguments.runs or arguments.tenant or arguments.status or arguments.in_trouble or arguments.older_than):
-        raise ValueError("say which: run ids, --tenant, --status, --in-trouble or --older-than")
+async def _cancel(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
+    is_chosen = bool(arguments.tenant or arguments.status or arguments.in_trouble or arguments.older_than)
+    if bool(arguments.runs) == is_chosen:
+        raise ValueError("say which: either run ids, or --tenant, --status, --in-trouble and --older-than")
     tally = _Tally()
     for start in range(0, len(arguments.runs), MOST_AT_ONCE):
         runs = arguments.runs[start : start + MOST_AT_ONCE]
@@ -89,6 +89,7 @@ async def _cancel(client: AsyncClient, arguments: Namespace, screen: Screen) -> 
         wanted = {"tenant": arguments.tenant, "status": arguments.status, "in_trouble": arguments.in_trouble}
         wanted |= {"older_than_s": arguments.older_than, "reason": arguments.reason}
         await _cancel_all(client, screen, tally, cursor=None, **wanted)
+    return EXIT_FAILED if tally.unknown else EXIT_OK
 
 
 async def _cancel_all(
@@ -107,15 +108,15 @@ class _Tally:
     """What several answers say together."""
 
     def __init__(self) -> None:
-        self._cancelled = self._ended = self._unknown = 0
+        self._cancelled = self._ended = self.unknown = 0
 
     def add(self, done: CancelledMany) -> str:
         """Counts one more; how many there are by now, in words."""
         self._cancelled += len(done.run_ids)
         self._ended += len(done.ended)
-        self._unknown += len(done.unknown)
+        self.unknown += len(done.unknown)
         ended = f", {self._ended} had ended already" if self._ended else ""
-        unknown = f", {self._unknown} unknown" if self._unknown else ""
+        unknown = f", {self.unknown} unknown" if self.unknown else ""
         return f"{self._cancelled} runs cancelled{ended}{unknown}{' …' if done.next_cursor else ''}"
 
 
@@ -150,12 +151,14 @@ async def _replay(client: AsyncClient, arguments: Namespace, screen: Screen) -> 
     await client.send(desk.replay_webhook(arguments.notice))
 
 
-async def _reload(client: AsyncClient, arguments: Namespace, screen: Screen) -> None:
-    for one in (await client.send(desk.reload_config())).items:
+async def _reload(client: AsyncClient, arguments: Namespace, screen: Screen) -> int:
+    answers = (await client.send(desk.reload_config())).items
+    for one in answers:
         screen.record(one, desk_view.reload_line(one, width=screen.width))
+    return EXIT_OK if all(one.answered and not one.config.problem for one in answers) else EXIT_FAILED
 
 
-_ACTIONS: dict[str, Callable[[AsyncClient, Namespace, Screen], Awaitable[None]]] = {
+_ACTIONS: dict[str, Callable[[AsyncClient, Namespace, Screen], Awaitable[int | None]]] = {
     "show": _show,
     "runs": _runs,
     "history": _history,

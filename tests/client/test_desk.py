@@ -61,6 +61,8 @@ def test_the_desk_shows_how_everything_stands(client: Client, capsys: pytest.Cap
     assert run_id in printed(capsys, "runs", "--tenant", "local", "--status", "running")
     assert printed(capsys, "runs", "--status", "waiting") == ""
     assert json.loads(printed(capsys, "runs", "--json"))["run"]["run_id"] == run_id
+    assert json.loads(printed(capsys, "--json", "runs"))["run"]["run_id"] == run_id
+    assert json.loads(printed(capsys, "--json"))["runs"]["open"] == 1
 
 
 def test_many_runs_are_cancelled_by_what_they_have_in_common(
@@ -71,6 +73,23 @@ def test_many_runs_are_cancelled_by_what_they_have_in_common(
     until_sync(lambda: {client.run(run_id).status for run_id in runs} == {"cancelled"}, what="the runs to end")
     assert client.run(runs[0]).reason == "enough"
     printed(capsys, "cancel", status=2)
+
+
+def test_what_was_not_done_is_told_by_the_exit_status(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = start(client)
+    printed(capsys, "cancel", run_id, "--tenant", "another", status=2)
+    assert client.run(run_id).status == "running"
+    assert "1 runs cancelled, 1 unknown" in printed(capsys, "cancel", run_id, f"{run_id}0", status=1)
+
+
+def test_a_configuration_that_does_not_hold_is_told_by_the_exit_status_of_a_reload(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real_stack(tmp_path) as url:
+        monkeypatch.setenv("DIALTONE_URL", url)
+        assert "configuration " in printed(capsys, "reload")
+        (tmp_path / "config.toml").write_text("[agent]\nmax_turns = 0\n")
+        assert "agent.max_turns" in printed(capsys, "reload", status=1)
 
 
 def test_a_worker_is_drained_its_run_requeued_and_it_takes_runs_again(
