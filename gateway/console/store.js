@@ -149,7 +149,11 @@ export async function loadThreads({ more = false } = {}) {
     if (JSON.stringify(items) !== JSON.stringify(threads.peek())) threads.value = items;
     threadsState.value = { isLoaded: true, cursor, error: "" };
     isSignedOut.value = false;
-    followAgain(page.items);
+    const open = thread.peek();
+    const record = page.items.find((/** @type {any} */ one) => one.thread_id === open?.id);
+    const isStale = record ? record.title !== open?.record?.title : !open?.record && !threadError.peek();
+    if (open && isStale) void showRecord(open.id, record);
+    followAgain(record);
   } catch (error) {
     if (isUnauthenticated(error)) isSignedOut.value = true;
     else threadsState.value = { ...threadsState.peek(), isLoaded: true, error: reason(error) };
@@ -165,11 +169,10 @@ function below(page, shown) {
 
 /**
  * A stream that came back to a finished thread was told that nothing more comes. Something came after all.
- * @param {any[]} records
+ * @param {any} record
  */
-function followAgain(records) {
+function followAgain(record) {
   const open = thread.peek();
-  const record = records.find((one) => one.thread_id === open?.id);
   if (!open || !record?.last_id || connection.peek().state !== "ended") return;
   if (isAfter(record.last_id, open.view.lastId)) void follow();
 }
@@ -188,14 +191,23 @@ async function openThread(threadId) {
     thread.value = null;
     return;
   }
-  const opened = { id: threadId, record: null, view: new ThreadView() };
-  thread.value = opened;
+  thread.value = { id: threadId, record: null, view: new ThreadView() };
   follow();
+  await showRecord(threadId);
+}
+
+/**
+ * Shows the record of the open thread. It is asked for again with the list, so a failure that passes is not told.
+ * @param {string} threadId @param {any} [found]
+ */
+async function showRecord(threadId, found) {
   try {
-    const record = await api.thread(threadId);
-    if (thread.peek()?.id === threadId) thread.value = { ...opened, record };
+    const record = found ?? (await api.thread(threadId));
+    const open = thread.peek();
+    if (open?.id === threadId) thread.value = { ...open, record };
   } catch (error) {
-    if (thread.peek()?.id === threadId) onThreadError(error);
+    const isRefused = error instanceof ApiError && [401, 403, 404].includes(error.status);
+    if (isRefused && thread.peek()?.id === threadId) onThreadError(error);
   }
 }
 

@@ -45,6 +45,33 @@ async def test_shell_variables_that_are_not_exported_do_not_last(bench: Bench) -
     assert output_of(await bench("bash", command='echo "[${plain-gone}]"')) == "[gone]"
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["set -o noclobber", "readonly n=3 new=4 line=5", "export UID EUID SHELLOPTS BASHOPTS", "printf() { echo no; }"],
+)
+async def test_what_a_script_sets_for_itself_does_not_lose_the_state(bench: Bench, setting: str) -> None:
+    await bench("bash", command="export FIRST=1")  # the state is there already
+    await bench("bash", command=f"{setting}; mkdir -p sub; cd sub; export SECOND=2")
+
+    result = await bench("bash", command='basename "$PWD"; echo "$FIRST$SECOND"')
+
+    assert output_of(result) == "sub\n12"
+
+
+@pytest.mark.parametrize(
+    ("command", "is_left"),
+    [
+        ("sleep 5 & echo started", True),
+        ("sleep 0.1 & wait; echo ended", False),
+        ("cat >/dev/null <<'EOF'\nit's a & b\nEOF\necho done", False),
+        ("cat >/dev/null <<EOF\na & b\nEOF\nsleep 5 &", True),
+        ("echo 'a & b' && true", False),
+    ],
+)
+async def test_only_what_is_left_in_the_background_is_warned_of(bench: Bench, command: str, is_left: bool) -> None:
+    assert ("left in the background" in (await bench("bash", command=command)).text) is is_left
+
+
 async def test_exit_keeps_folder_and_reports_its_status(bench: Bench) -> None:
     result = await bench("bash", command="mkdir -p sub; cd sub; exit 7")
 
@@ -155,7 +182,19 @@ async def test_status_1_of_a_question_is_an_answer(bench: Bench, command: str, m
 
 
 @pytest.mark.parametrize(
-    "command", ["false", "echo grep; false", "grep x none-such", "ls none-such | grep -c '' ; exit 1"]
+    "command",
+    [
+        "false",
+        "echo grep; false",
+        "grep x none-such",
+        "ls none-such | grep -c '' ; exit 1",
+        "false && git diff",
+        "grep -q '' .dialtone/.gitignore && false",
+        "cd none-such && grep x y",
+        "set -e\nfalse\ngrep x y",
+        "false || exit 1\ngrep x y",
+        "set -o pipefail; false | grep -c x | test 1 = 1",
+    ],
 )
 async def test_other_failures_are_failures(bench: Bench, command: str) -> None:
     assert not (await bench("bash", command=command)).ok

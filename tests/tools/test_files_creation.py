@@ -38,6 +38,20 @@ async def test_a_file_just_made_can_be_edited_without_reading(bench: Bench) -> N
     await bench("file_edit", path="a", old="one one", new="one one one")
 
 
+async def test_a_file_that_is_there_is_made_executable(bench: Bench) -> None:
+    script = {"path": "run.sh", "content": "#!/bin/sh\n"}
+    await bench("files_creation", files=[script])
+
+    made = await bench("files_creation", files=[{**script, "executable": True}])
+
+    stat = await bench.sandbox.stat("run.sh")
+    assert stat is not None
+    assert stat.mode & 0o100
+    assert made.text.startswith("made executable run.sh")
+    again = await bench("files_creation", files=[{**script, "executable": True}])
+    assert again.text.startswith("unchanged run.sh")
+
+
 async def test_an_executable_file_can_be_run(shell: Bench) -> None:
     script = {"path": "run.sh", "content": "#!/bin/sh\necho ran\n", "executable": True}
     await shell("files_creation", files=[script])
