@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.agent.bench import Bench, bench
 from tests.agent.test_agent import plan, terminal
+from workflow.agent.compaction import estimate
 from workflow.core.events import ContextCompacted
 from workflow.core.records import ModelChoice, RunOptions
 from workflow.llm.base import ModelRequest
@@ -62,6 +63,46 @@ async def test_wishes_plan_todos_and_files_survive_every_compaction() -> None:
     assert compacted[-1].summary.endswith(f"NOTES {len(compacted)}")
     assert "Keep THIS wish." in worker.said()
     assert (terminal(subject).type, terminal(subject).summary) == ("run.finished", "All done.")
+
+
+async def test_a_task_stands_once_however_often_the_context_is_compacted() -> None:
+    worker = Worker(40)
+    subject = full(worker)
+    await subject.attempt("Keep THIS wish. " + "It is long. " * 100)
+    compacted: list[ContextCompacted] = subject.journal.of("context.compacted")
+    assert len(compacted) > 5
+    assert worker.said().count("Keep THIS wish.") == 1
+    assert all(event.tokens_after < 14_000 for event in compacted)
+
+
+async def test_of_many_long_wishes_none_is_left_out() -> None:
+    worker = Worker(24)
+    subject = full(worker)
+    subject.context_tokens = 60_000
+    for number in range(30):
+        subject.journal.say(f"Wish {number}: " + "because " * 300)
+    await subject.attempt()
+    (first, *_) = subject.journal.of("context.compacted")
+    assert [number for number in range(30) if f"<said>Wish {number}: " not in first.summary] == []
+
+
+async def test_large_arguments_count_for_what_is_kept_word_for_word() -> None:
+    def writes(request: ModelRequest) -> Turn | str:
+        if not request.cache_breakpoints:
+            return "NOTES"
+        number = sum(message.text.startswith("created") for message in request.messages)
+        sizes.append(estimate(request.messages))
+        file = {"path": f"{len(sizes)}.txt", "content": "x" * 9_000}
+        return Turn(tool_calls=(tool_call("files_creation", files=[file]),)) if len(sizes) < 12 else f"Done {number}."
+
+    sizes: list[int] = []
+    subject = bench(*[writes] * 40, compact_at=0.6, keep_recent=0.2)
+    subject.context_tokens = 30_000
+    await subject.attempt()
+    assert terminal(subject).type == "run.finished"
+    assert subject.journal.of("context.compacted")
+    for event in subject.journal.of("context.compacted"):
+        assert event.tokens_after < 30_000 * 0.2 + 1_000  # what is kept, and the system prompt
 
 
 async def test_the_plan_is_read_on_every_turn_and_must_be_finished_after_a_compaction_too() -> None:

@@ -4,6 +4,7 @@ What the person asked for is kept verbatim, whatever the notes say; the plan, to
 known of files are state of the log and are never lost.
 """
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,19 @@ from workflow.agent.context import Entry, entries_of, messages_of
 from workflow.agent.prompt import shipped
 from workflow.core.config import AgentSettings
 from workflow.core.errors import ContextOverflow, ModelError
-from workflow.core.events import ContextCompacted, Message, RunQueued, ToolResulted, Usage
+from workflow.core.events import ContextCompacted, Message, RunQueued, ToolCall, ToolResulted, Usage
 from workflow.core.ids import CallId, RunId, ThreadId
-from workflow.core.state import ThreadState
-from workflow.llm.base import AssistantMessage, ChatMessage, Completion, Image, ModelRequest, ToolMessage, UserMessage
+from workflow.core.state import OPEN_STATUSES, ThreadState
+from workflow.llm.base import (
+    AssistantMessage,
+    ChatMessage,
+    Completion,
+    Image,
+    ModelRequest,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
 from workflow.llm.messages import without_images
 from workflow.llm.models import ResolvedModel
 
@@ -27,6 +37,8 @@ CLIP = 2_000
 """Characters that are left of one old message when even the summary does not fit."""
 MAX_SAID = 40_000
 """Characters of what people said that are kept word for word; more of it is cut to the ends of each message."""
+MIN_SAID = 100
+"""Characters that are left of each, however many there are."""
 MAX_FILES = 100
 _SAID = re.compile(r"<said>(.*?)</said>\n", re.DOTALL)
 _KEPT = re.compile(r"\A(?:<said>.*?</said>\n)*(?:<known>\n.*?\n</known>\n)?", re.DOTALL)
@@ -111,13 +123,18 @@ def _cut(entries: list[Entry], *, keep_tokens: int) -> int:
     kept, cut = 0, 0
     for place in range(len(entries) - 1, -1, -1):
         entry = entries[place]
-        kept += len(getattr(entry, "output", "") or getattr(entry, "text", "")) // CHARS_PER_TOKEN
+        kept += _chars(entry) // CHARS_PER_TOKEN
         if place in borders:
             cut = place
             if kept > keep_tokens:
                 later = [border for border in borders if border > place]
                 return later[0] if later else place
     return cut if kept > keep_tokens else (borders[len(borders) // 2] if len(borders) > 1 else 0)
+
+
+def _chars(entry: Entry) -> int:
+    text = getattr(entry, "output", "") or getattr(entry, "text", "")
+    return len(text) + sum(len(call.arguments) for call in getattr(entry, "tool_calls", ()))
 
 
 async def _notes(
@@ -144,7 +161,19 @@ async def _notes(
 
 
 def _clipped(message: ChatMessage, chars: int) -> ChatMessage:
-    return message if message.text.startswith("You are") else replace(message, text=_short(message.text, chars))
+    if isinstance(message, SystemMessage):
+        return message
+    if isinstance(message, AssistantMessage):
+        calls = tuple(
+            call if len(call.arguments) <= chars else call.model_copy(update={"arguments": _clipped_json(call, chars)})
+            for call in message.tool_calls
+        )
+        message = replace(message, tool_calls=calls)
+    return replace(message, text=_short(message.text, chars))
+
+
+def _clipped_json(call: ToolCall, chars: int) -> str:
+    return json.dumps({"shortened": _short(call.arguments, chars)}, ensure_ascii=False)
 
 
 def _short(text: str, chars: int) -> str:
@@ -158,17 +187,18 @@ def notes_of(summary: str) -> str:
 
 def kept_words(old: Sequence[Entry], state: ThreadState) -> str:
     """What stands before the notes: what people said, word for word, and what the log knows for sure."""
+    open_runs = {run.run_id for run in state.runs.values() if run.status in OPEN_STATUSES}
     said: list[str] = []
     for entry in old:
         match entry:
             case ContextCompacted():
                 said += _SAID.findall(entry.summary[: len(entry.summary) - len(notes_of(entry.summary))])
-            case RunQueued():
-                said.append(entry.task)
+            case RunQueued() if entry.run_id not in open_runs:
+                said.append(entry.task)  # that of an open run stays where it is
             case Message(origin="person"):
                 said.append(entry.text)
     if sum(map(len, said)) > MAX_SAID:
-        said = [_short(text, CLIP) for text in said[-MAX_SAID // CLIP :]]
+        said = [_short(text, max(MAX_SAID // len(said), MIN_SAID)) for text in said]
     facts = _known(state)
     known = f"<known>\n{facts}\n</known>\n" if facts else ""
     return "".join(f"<said>{text.replace('</said>', '< /said>')}</said>\n" for text in said) + known

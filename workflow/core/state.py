@@ -34,6 +34,8 @@ from workflow.core.events import (
 )
 from workflow.core.ids import CallId, RunId
 
+OPEN_STATUSES = frozenset({"queued", "running"})
+
 
 @dataclass(slots=True)
 class RunState:
@@ -159,7 +161,7 @@ class ThreadState:
             self.files[event.path] = event
 
     def _compact(self, event: ContextCompacted) -> None:
-        open_runs = {run.run_id for run in self.runs.values() if run.status in {"queued", "running"}}
+        open_runs = {run.run_id for run in self.runs.values() if run.status in OPEN_STATUSES}
         kept = [
             entry
             for entry in self.transcript
