@@ -77,6 +77,17 @@ async def test_finished_steps_may_be_left_out_and_are_kept(bench: Bench) -> None
     assert shown(bench) == [("s1", "Look", "done"), ("s2", "Mend", "pending"), ("s3", "Test", "pending")]
 
 
+async def test_finished_steps_make_room_for_new_ones_whose_ids_are_new(bench: Bench) -> None:
+    await plan(bench, *({"title": f"step {n}", "status": "done"} for n in range(50)))
+
+    await plan(bench, {"title": "Look"})
+    await plan(bench, {"title": "Mend"}, only_changes=True)
+
+    assert len(shown(bench)) == 50
+    assert shown(bench)[0] == ("s3", "step 2", "done")
+    assert shown(bench)[-2:] == [("s51", "Look", "pending"), ("s52", "Mend", "pending")]
+
+
 async def test_the_last_step_done_says_to_finish(bench: Bench) -> None:
     result = await plan(bench, {"title": "Look", "status": "done"})
 

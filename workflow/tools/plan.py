@@ -1,5 +1,6 @@
 """job_plan: the run's plan, made, revised and worked off."""
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 
 MAX_STEPS = 50
 Status = Literal["pending", "in_progress", "done", "dropped"]
+_NUMBERED = re.compile(r"s(\d{1,9})")
 MARKS: dict[str, str] = {"pending": "[ ]", "in_progress": "[>]", "done": "[x]", "dropped": "[-]"}
 
 
@@ -41,7 +43,7 @@ class JobPlan(Tool[PlanArgs]):
     async def run(self, args: PlanArgs, context: ToolContext) -> ToolOutput:
         """Kinds of error: `steps_missing`, `unknown_step`, `no_title`, `reason_needed`, `two_active`, `too_many`."""
         before = context.state.plan
-        after = updated(before, args.steps) if args.only_changes else revised(before, args.steps)
+        after = within_limit(updated(before, args.steps) if args.only_changes else revised(before, args.steps))
         check(after)
         return ToolOutput(
             text=f"{'Plan revised' if before else 'Plan made'}.\n{render(after)}\n{next_step(after)}",
@@ -88,6 +90,13 @@ def updated(before: tuple[PlanStep, ...], changes: tuple[StepArgs, ...]) -> tupl
     return tuple(after.values())
 
 
+def within_limit(steps: tuple[PlanStep, ...]) -> tuple[PlanStep, ...]:
+    """The plan without as many of its oldest finished steps as are too many."""
+    finished = [step.id for step in steps if step.status in ("done", "dropped")]
+    gone = set(finished[: max(0, len(steps) - MAX_STEPS)])
+    return tuple(step for step in steps if step.id not in gone)
+
+
 def _step(given: StepArgs, old: PlanStep | None, taken: set[str]) -> PlanStep:
     title = given.title.strip() or (old.title if old else "")
     if not title:
@@ -98,13 +107,14 @@ def _step(given: StepArgs, old: PlanStep | None, taken: set[str]) -> PlanStep:
 
 
 def _new_id(taken: set[str]) -> str:
-    return next(f"s{n}" for n in range(1, len(taken) + 2) if f"s{n}" not in taken)
+    numbers = (int(found[1]) for step_id in taken if (found := _NUMBERED.fullmatch(step_id)))
+    return f"s{max(numbers, default=0) + 1}"
 
 
 def check(steps: tuple[PlanStep, ...]) -> None:
     """Raises: ToolError if the plan breaks a rule."""
     if len(steps) > MAX_STEPS:
-        raise ToolError(f"A plan has at most {MAX_STEPS} steps. Join small ones.", kind="too_many")
+        raise ToolError(f"A plan has at most {MAX_STEPS} unfinished steps. Join small ones.", kind="too_many")
     unexplained = [step.id for step in steps if step.status == "dropped" and not step.note.strip()]
     if unexplained:
         raise ToolError(
