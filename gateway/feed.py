@@ -42,7 +42,7 @@ class Feed:
         self._threads = threads
         self._caller = caller
         self._live: dict[Subscription, None] = {}
-        self._pages: dict[StreamId, asyncio.Task[tuple[list[Frame], bool]]] = {}
+        self._pages: dict[tuple[StreamId, StreamId], asyncio.Task[tuple[list[Frame], bool]]] = {}
 
     def heard(self, payload: bytes) -> int:
         """Hands a message of the courier on; gives back to how many."""
@@ -134,17 +134,18 @@ class Feed:
     async def page(self, after: StreamId) -> tuple[list[Frame], bool]:
         """The next events after `after`, and whether they reach the end of the log as it was then.
 
-        Where events are gone, a `gap` frame comes first. Followers at the same place share one reading.
-        Raises: Unavailable.
+        Where events are gone, a `gap` frame comes first. Followers at the same place share one reading, unless an
+        event has passed by since it began. Raises: Unavailable.
         """
-        task = self._pages.get(after)
+        key = (after, self.position)
+        task = self._pages.get(key)
         if task is None:
-            task = self._pages[after] = asyncio.create_task(self._read(after))
-            task.add_done_callback(lambda done: self._read_done(after, done))
+            task = self._pages[key] = asyncio.create_task(self._read(after))
+            task.add_done_callback(lambda done: self._read_done(key, done))
         return await asyncio.shield(task)
 
-    def _read_done(self, after: StreamId, task: asyncio.Task[tuple[list[Frame], bool]]) -> None:
-        self._pages.pop(after, None)
+    def _read_done(self, key: tuple[StreamId, StreamId], task: asyncio.Task[tuple[list[Frame], bool]]) -> None:
+        self._pages.pop(key, None)
         if not task.cancelled():
             task.exception()  # seen here too: everybody who waited for it may have left
 

@@ -184,9 +184,13 @@ class Subscription:
             page, is_last = await feed.page(self.cursor)
             if batch := self._show(page):
                 yield batch
+            # A page read before joining tells nothing of what came in meanwhile; one read after it is empty only
+            # where the log has lost its end.
+            if target is not None and is_last and not page:
+                break
             if target is None and is_last:
                 target = feed.join(self)
-            if target is not None and (self.cursor.seq >= target.seq or (is_last and not page)):
+            if target is not None and self.cursor.seq >= target.seq:
                 break
         if self._wish.run_over:
             self.close("ended")
@@ -216,6 +220,7 @@ class Subscription:
                     continue
                 if frame.is_fact and frame.at.seq > self.cursor.seq + 1:
                     self.feed.demote(self)
+                    self.wake()
                     continue
                 self.cursor = frame.at
             if self._wants(frame):
