@@ -176,6 +176,20 @@ def test_a_file_in_the_plugin_folder_adds_a_tool(tmp_path: Path) -> None:
     assert isinstance(parsed, ParsedCall)
 
 
+def test_a_plugin_may_postpone_its_annotations_and_have_dataclasses(tmp_path: Path) -> None:
+    postponed = GOOD.replace(
+        "    text: str", "    text: str\n    tone: Literal['loud'] = 'loud'\n\n@dataclass\nclass Own:\n    x: int"
+    )
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import Literal\n"
+    (tmp_path / "shout.py").write_text(f"{head}{postponed}")
+
+    registry, problems = fresh(plugin_folder=str(tmp_path))
+
+    assert problems == ()
+    parsed = registry.parse(ToolCall(id=CallId("c"), name="shout", arguments='{"text": "a", "tone": "loud"}'))
+    assert isinstance(parsed, ParsedCall)
+
+
 BROKEN = {
     "syntax": "def (",
     "import": "import no_such_module_anywhere",

@@ -13,6 +13,7 @@ from tests.tools.servers import serving
 from workflow.core.config import ToolSettings
 from workflow.core.errors import ToolError
 from workflow.sandboxes.memory import MemorySandbox
+from workflow.tools.base import ToolOutput
 from workflow.tools.build import build_registry
 
 PAGE = """<!doctype html><html><head><title>The Title &amp; more</title><script>evil()</script></head><body>
@@ -377,6 +378,15 @@ async def test_odd_answers_are_survived() -> None:
 
     assert [row["url"] for row in result.data["results"]] == ["https://one.example/"]
     assert json.dumps(result.data)
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "7", '{"results": {}, "unresponsive_engines": {"a": 1}}'])
+async def test_odd_bodies_are_survived(body: str) -> None:
+    engine = Engine([web.Response(text=body, headers={"Retry-After": "²"})])
+    async with serving(engine) as url:
+        outcome = await bench_with(searxng_url=url).attempt("web_search", query="q")
+
+    assert isinstance(outcome, ToolOutput) or outcome.kind == "search_limit"
 
 
 async def test_without_a_provider_the_search_is_off_and_says_how_to_go_on() -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -63,6 +64,7 @@ def _import(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot import {file}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and postponed annotations look their module up
     spec.loader.exec_module(module)
     return module
 

@@ -152,7 +152,7 @@ class SearXNG:
         answer = await _ask("GET", f"{self._url}/search", params={"q": query, "format": "json"})
         results = _results(answer, "results")
         silent = answer.get("unresponsive_engines")
-        if not results and silent:
+        if not results and isinstance(silent, list) and silent:
             names = ", ".join(str(item[0] if isinstance(item, list) and item else item) for item in silent[:5])
             raise ToolError(
                 f"The search engines behind SearXNG did not answer ({names}): this says nothing about the query. Do "
@@ -192,7 +192,7 @@ async def _ask(
 
 
 def _pause_s(retry_after: str, attempt: int) -> float:
-    wanted = float(retry_after) if retry_after.isdigit() else _PAUSE_S * 2 ** (attempt - 1)
+    wanted = float(retry_after) if retry_after.isdecimal() else _PAUSE_S * 2 ** (attempt - 1)
     return min(wanted, _LONGEST_PAUSE_S)
 
 
@@ -220,7 +220,7 @@ def _refused(status: int, content: bytes) -> ToolError:
 def _object(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # A page with status 200 that is no JSON is a bot check or a login, not an empty result.
         raise ToolError(
             "The search provider answered with a page instead of results (a check for robots, or JSON switched off). "
