@@ -82,7 +82,7 @@ async def _report(args: BashArgs, ended: Ended, timeout_s: float, context: ToolC
     if result.dropped_bytes:
         notes.append(f"{result.dropped_bytes:,} bytes in the middle of the output are lost; redirect it to a file.")
     screen = await off_loop(len(result.stdout), lambda: colours(result.stdout + result.stderr))
-    harmless = is_harmless(args.command, result.exit_code)
+    harmless = is_harmless(args.command, result.exit_code, text)
     notes += hints(args.command, result.exit_code, text, timed_out=result.timed_out)
     return ToolOutput(
         text=shown.with_note(*notes),

@@ -55,7 +55,7 @@ class FilesCreation(Tool[CreateArgs]):
                 await _prepared(file, path, args.overwrite, context)
                 for file, path in zip(args.files, paths, strict=True)
             ]
-            changed = [file for file in files if file.before != file.content]
+            changed = [file for file in files if file.before != file.content or file.mode is not None]
             await write_all(changed, missing_folders, context.sandbox)
         return _output(files, context)
 
@@ -72,7 +72,7 @@ async def _prepared(file: FileArgs, path: str, overwrite: bool, context: ToolCon
     before = await context.sandbox.read(path)
     content = _like(before, file.content)
     if content == before:
-        return NewFile(path, content, mode, before)
+        return NewFile(path, content, None if stat.mode & 0o100 else mode, before)
     if not overwrite:
         raise ToolError(
             f"{path} exists already; nothing was written. Change it with file_edit, choose another path, or set "
@@ -127,7 +127,8 @@ def _output(files: list[NewFile], context: ToolContext) -> ToolOutput:
     rows: list[dict[str, object]] = []
     for file in files:
         sha256 = digest(file.content)
-        change = "created" if file.before is None else "unchanged" if file.before == file.content else "overwritten"
+        same = "unchanged" if file.mode is None else "made executable"
+        change = "created" if file.before is None else same if file.before == file.content else "overwritten"
         count = file.content.count(b"\n") + (not file.content.endswith(b"\n") and bool(file.content))
         lines.append(f"{change} {file.path} ({count} lines, {len(file.content):,} bytes)")
         rows.append({"path": file.path, "change": change, "size": len(file.content), "sha256": sha256})

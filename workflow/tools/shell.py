@@ -81,21 +81,21 @@ unset __dt_calls __dt_n
 __dt_end() {
   __dt_status=${__dt_status:-$1}
   [[ ${__dt_ended:-} ]] && return
-  set +eux
-  local n new= line
-  __dt_ended=1
+  set +euxC  # what the script set for itself
+  unset -f printf mapfile compgen
+  __dt_ended=1 __dt_new=
   [[ -d $__dt_dir ]] || mkdir -p "$__dt_dir"  # `git clean -x` takes it away
   __dt_exported "$__dt_dir"
-  for n in "${__dt_names[@]}"; do
-    case $n in PWD|OLDPWD|SHLVL|_|__dt_*) continue ;; esac
-    [[ ${__dt_base[$n]+x} && ${__dt_base[$n]} == "${!n}" ]] && continue
-    printf -v line 'export %s=%q\n' "$n" "${!n}"; new+=$line
+  for __dt_n in "${__dt_names[@]}"; do
+    case $__dt_n in PWD|OLDPWD|SHLVL|_|UID|EUID|PPID|SHELLOPTS|BASHOPTS|__dt_*) continue ;; esac
+    [[ ${__dt_base[$__dt_n]+x} && ${__dt_base[$__dt_n]} == "${!__dt_n}" ]] && continue
+    printf -v __dt_line 'export %s=%q\n' "$__dt_n" "${!__dt_n}"; __dt_new+=$__dt_line
   done
-  for n in "${!__dt_base[@]}"; do
-    [[ -v $n ]] || new+="unset $n"$'\n'
+  for __dt_n in "${!__dt_base[@]}"; do
+    [[ -v $__dt_n ]] || __dt_new+="unset $__dt_n"$'\n'
   done
-  printf -v line '__dt_cwd=%q __dt_before=%q\n' "$PWD" "${OLDPWD:-}"; new+=$line
-  [[ $new == "$__dt_old" && -f $__dt_dir/state ]] || printf '%s' "$new" >"$__dt_dir/state"
+  printf -v __dt_line '__dt_cwd=%q __dt_before=%q\n' "$PWD" "${OLDPWD:-}"; __dt_new+=$__dt_line
+  [[ $__dt_new == "$__dt_old" && -f $__dt_dir/state ]] || printf '%s' "$__dt_new" >"$__dt_dir/state"
   [[ $__dt_keyed ]] && printf '%s end %s\n' "$__dt_id" "$__dt_status" >>"$__dt_dir/calls"
   __dt_say "${__dt_lost:+lost}" "$__dt_status"
 }

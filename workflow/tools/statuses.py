@@ -22,6 +22,11 @@ _ANSWERS = {
     "which": "not found",
     "command": "not found",
 }
+# Steps before them whose own status is hardly ever 1.
+_QUIET = frozenset({":", "cd", "echo", "export", "printf", "pushd", "true"})
+_MAY_STOP_EARLIER = re.compile(r"\bexit\b|\bset\s+-\w*e|\bpipefail\b")
+_FAILED_CD = re.compile(r": (?:cd|pushd): ")
+_HEREDOC = re.compile(r"(?<!<)<<-?[ \t]*(['\"]?)([A-Za-z_]\w*)\1")
 _PROMPT = re.compile(
     r"password|passphrase|\[y(?:es)?/n(?:o)?\]|\(y(?:es)?/n(?:o)?\)|continue\?|EOF when reading|EOFError|not a tty"
     r"|not a terminal|no tty|press (?:enter|any key)|Aborted!?\s*$",
@@ -37,15 +42,15 @@ _MEANINGS = {
 }
 
 
-def is_harmless(command: str, exit_code: int) -> bool:
-    """True if a status of 1 is an answer and not a failure (grep, diff, test, ...)."""
-    return exit_code == 1 and bool(_answer(command))
+def is_harmless(command: str, exit_code: int, output: str) -> bool:
+    """True if a status of 1 can only be an answer and not a failure (grep, diff, test, ...)."""
+    return exit_code == 1 and not _FAILED_CD.search(output) and bool(_answer(command))
 
 
 def hints(command: str, exit_code: int, output: str, *, timed_out: bool) -> list[str]:
     """Sentences that help the model to go on; empty for a plain success."""
     found: list[str] = []
-    if is_harmless(command, exit_code):
+    if is_harmless(command, exit_code, output):
         found.append(f"Status 1 of this command means that {_answer(command)}; it is not a failure.")
     elif exit_code in _MEANINGS and not timed_out:
         found.append(f"Status {exit_code}: {_MEANINGS[exit_code]}.")
@@ -54,33 +59,51 @@ def hints(command: str, exit_code: int, output: str, *, timed_out: bool) -> list
             "It seems to have asked for input, and there is none. Give the answer by a flag (-y, --yes, "
             "--non-interactive), by a variable, or by a pipe (printf 'y\\n' | …)."
         )
-    if _LEFT_BEHIND.search(_unquoted(command)):
+    plain = _unquoted(command)
+    if _LEFT_BEHIND.search(plain) and not re.search(r"\bwait\b", plain):
         found.append("What the command left in the background was ended with it; use background=true for that.")
     return found
 
 
 def _answer(command: str) -> str:
-    """What status 1 says if it came from one of the programs whose status 1 is an answer, else empty."""
+    """What status 1 says if only programs can have given it whose status 1 is an answer, else empty."""
+    if _MAY_STOP_EARLIER.search(command):
+        return ""
     lines = [line for line in _unquoted(command).split("\n") if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         return ""
     # In `cd x && grep y` the last one answers, in `grep -q y && echo yes` the first.
     chain = re.split(r"&&", re.split(r";|\|\|", lines[-1])[-1])
-    for part in (chain[-1], chain[0]):
+    found = ""
+    for part in chain:
         words = part.split("|")[-1].lstrip("! ").split()
         words = words[next((i for i, w in enumerate(words) if "=" not in w), len(words)) :]
-        if words:
-            name = words[0].rsplit("/", 1)[-1]
-            pair = " ".join((name, *words[1:2]))
-            if pair in _ANSWERS or name in _ANSWERS:
-                return _ANSWERS.get(pair) or _ANSWERS[name]
-    return ""
+        name = words[0].rsplit("/", 1)[-1] if words else ""
+        said = _ANSWERS.get(" ".join((name, *words[1:2]))) or _ANSWERS.get(name, "")
+        if not said and name not in _QUIET:
+            return ""
+        found = said or found
+    return found
 
 
 def _unquoted(command: str) -> str:
-    """`command` with its quoted texts blanked, so that signs in them are not taken for syntax."""
+    """`command` without here-documents and with quoted texts blanked, so that nothing in them is taken for syntax."""
+    command = _without_heredocs(command)
     try:
         shlex.split(command)
     except ValueError:
         return command
     return re.sub(r"'[^']*'|\"(?:\\.|[^\"\\])*\"", "Q", command)
+
+
+def _without_heredocs(command: str) -> str:
+    kept: list[str] = []
+    end = ""
+    for line in command.split("\n"):
+        if end:
+            end = "" if line.strip() == end else end
+            continue
+        kept.append(line)
+        begun = _HEREDOC.search(line)
+        end = begun[2] if begun else ""
+    return "\n".join(kept)
