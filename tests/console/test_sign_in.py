@@ -33,10 +33,14 @@ async def test_a_person_signs_in_with_a_key_and_out_again(browser: Browser, tmp_
             "JSON.stringify({ ...localStorage, ...sessionStorage }) + document.cookie"
         )
         assert complaints == []
+        thread_id = await page.evaluate("location.hash.split('/').at(-1)")
         await page.get_by_label("Sign out").click()
         await expect(page.get_by_label("API key")).to_be_visible()
+        await page.goto(f"/#/t/{thread_id}")
         await page.reload()
-        await expect(page.get_by_label("API key")).to_be_visible()
+        await page.get_by_label("API key").fill(key)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.locator(".title")).to_have_text("Print the first three primes")
         await context.close()
 
 
