@@ -10,9 +10,10 @@ import logging
 
 from gateway import frames
 from gateway.frames import Frame
-from gateway.snapshot import base_json, fold_log, state_json
+from gateway.snapshot import fold_log, state_json
 from gateway.subscription import Subscription
 from modem.pool import Connections
+from modem.retention import base
 from modem.stream import START, Log, StreamId, parse_cursor
 from modem.threads import Threads
 from workflow.core.ids import RunId, ThreadId
@@ -158,14 +159,19 @@ class Feed:
             bounds = await self._log.bounds(self.thread_id)
             if bounds.last_seq > after.seq:
                 is_empty = bounds.first_seq > bounds.last_seq
-                return ([await self._gap(after, bounds.last_id)], True) if is_empty else ([], False)
+                return ([(await self._gap(after, bounds.last_id))[0]], True) if is_empty else ([], False)
         elif first.seq > after.seq + 1:
-            return [await self._gap(after, StreamId(first.epoch, first.seq - 1)), *page], is_last
+            gap, last = await self._gap(after, StreamId(first.epoch, first.seq - 1))
+            return [gap, *page[last.seq - first.seq + 1 :]], is_last
         return page, is_last
 
-    async def _gap(self, after: StreamId, last: StreamId) -> Frame:
-        first = StreamId(after.epoch or last.epoch, after.seq + 1)
-        return frames.gap(first, last, await base_json(self._connections, self.thread_id, last))
+    async def _gap(self, after: StreamId, last: StreamId) -> tuple[Frame, StreamId]:
+        """Says that everything after `after` up to `last` is gone, or up to the later event that is given back."""
+        state = await base(self._connections, self.thread_id)
+        if state.last_id:  # the log may have been trimmed further since its page was read
+            last = max(last, parse_cursor(state.last_id))
+        state.last_id = str(last)
+        return frames.gap(StreamId(after.epoch or last.epoch, after.seq + 1), last, state_json(state)), last
 
     async def foreign(self, cursor: StreamId) -> Frame | None:
         """A `reset` frame if `cursor` is the id of no event that this log holds or held. Raises: Unavailable."""

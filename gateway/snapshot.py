@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from modem.pool import Connections
 from modem.retention import base
-from modem.stream import START, Log, StreamId, parse_cursor
+from modem.stream import START, Log, parse_cursor
 from workflow.core.events import decode
 from workflow.core.ids import ThreadId
 from workflow.core.state import ThreadState
@@ -29,10 +29,3 @@ async def fold_log(connections: Connections, thread_id: ThreadId) -> ThreadState
         after = parse_cursor(page[-1][0])
         await asyncio.sleep(0)
     return state
-
-
-async def base_json(connections: Connections, thread_id: ThreadId, at: StreamId) -> bytes:
-    """What the part of the log up to `at`, which is gone, told. Raises: Unavailable."""
-    state = await base(connections, thread_id)
-    state.last_id = str(at)
-    return state_json(state)

@@ -6,6 +6,7 @@ import httpx
 import pytest
 import redis
 
+from modem import keys
 from modem.expiry import Expiry
 from modem.retention import BASE_TRANSCRIPT, trim
 from modem.stream import Log
@@ -49,6 +50,23 @@ async def test_reader_from_before_the_log_begins_is_told_the_gap_and_what_it_hel
     assert reader.ids == ids[13:]
     assert (await http.get(f"/api/agent/{thread}/state")).json() == whole
     assert turn.thread_id == thread
+
+
+async def test_what_a_gap_says_of_a_log_that_is_trimmed_meanwhile_does_not_come_again(
+    gateway: Gateway, worker: Worker
+) -> None:
+    thread, _, ids = await busy_thread(worker)
+    redis = worker.connections.commands
+    entries = await redis.xrange(keys.stream(thread))
+    await trim(worker.connections, thread, keep=10)
+    await redis.delete(keys.stream(thread))
+    for entry_id, fields in entries[8:]:  # what a reader sees whose page was read before that trim, its base after it
+        await redis.xadd(keys.stream(thread), fields, id=entry_id)
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream?last_id={ids[4]}") as reader:
+        await reader.until_id(ids[-1])
+    gap = reader.data[0]
+    assert (gap["from"], gap["to"], gap["state"]["last_id"]) == (ids[5], ids[12], ids[12])
+    assert reader.ids == ids[13:]
 
 
 async def test_events_go_by_age_too_and_are_told_of(worker: Worker, gateway: Gateway) -> None:
