@@ -136,7 +136,14 @@ def _add_layers(app: FastAPI, services: Services, gateway: GatewaySettings) -> N
             # A page of any origin may call, but then without our cookie.
             allow_credentials="*" not in gateway.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            allow_headers=[
+                "Authorization",
+                "X-API-Key",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "X-Request-ID",
+            ],
             expose_headers=_EXPOSED,
         )
     names = Names(gateway.preview_template, console=gateway.public_url)

@@ -134,7 +134,9 @@ class Authenticator:
         """Keeps pages of other origins from using what the browser attaches by itself."""
         origin = request.headers.get("origin")
         if origin is None:
-            if request.headers.get("sec-fetch-site", "none") == "cross-site" and not _is_navigation(request):
+            # `same-site` too is another origin: a preview of what a sandbox serves may be one.
+            site = request.headers.get("sec-fetch-site", "none")
+            if site not in {"none", "same-origin"} and not _is_navigation(request):
                 raise Forbidden("a page of another origin may not do this")
             return
         own = f"{request.url.scheme.replace('ws', 'http')}://{request.headers.get('host', '')}"
