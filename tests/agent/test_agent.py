@@ -139,6 +139,21 @@ async def test_a_run_whose_plan_stays_open_ends_but_never_as_finished() -> None:
     assert end.summary == "- [x] Step 1\n- [ ] Step 2\nC."
 
 
+@pytest.mark.parametrize(
+    ("answers", "whole"),
+    [
+        ([Turn(text="The answer ", finish_reason="length"), "is 42."], "The answer is 42."),
+        ([Turn(text=f"{n}", finish_reason="length") for n in range(5)], "012"),
+        ([Turn(text="I look. ", tool_calls=(tool_call("todo_read"),)), "Nothing to do."], "Nothing to do."),
+    ],
+    ids=["cut once", "cut again and again", "not cut"],
+)
+async def test_an_answer_that_came_in_pieces_is_told_whole(answers: list[Any], whole: str) -> None:
+    subject = bench(*answers)
+    await subject.attempt()
+    assert (terminal(subject).type, terminal(subject).summary) == ("run.finished", whole)
+
+
 async def test_empty_answers_end_the_run_as_stuck() -> None:
     subject = bench(" ", " ", " ", " ")
     await subject.attempt()

@@ -284,3 +284,22 @@ async def test_a_change_while_the_edit_runs_is_noticed() -> None:
     assert isinstance(outcome, ToolError)
     assert outcome.kind == "stale"
     assert await sandbox.read("a") == b"one\nmore\n"
+
+
+async def test_edits_that_undo_each_other_change_nothing_and_say_so(bench: Bench) -> None:
+    await put(bench, "a", "one\r\ntwo\n")
+
+    edits = [{"old": "one", "new": "two"}, {"old": "two\ntwo", "new": "one\ntwo"}]
+    error = await bench.fails("multi_edit", path="a", edits=edits)
+
+    assert error.kind == "no_change"
+    assert await text(bench, "a") == "one\r\ntwo\n"
+
+
+async def test_a_link_that_leads_nowhere_is_not_suggested_for_itself(shell: Bench) -> None:
+    await shell("bash", command="ln -s nowhere link")
+
+    error = await shell.fails("file_edit", path="link", old="a", new="b")
+
+    assert error.kind == "file_missing"
+    assert "Did you mean link" not in error.message

@@ -220,14 +220,14 @@ class Agent:
         elif any(step.status in OPEN for step in self.state.plan) and self._plan_is_ours():
             reminder = OPEN_STEPS
         else:
-            return last.text
+            return _whole(entries)
         if sum(isinstance(e, Message) and e.text == reminder for e in entries) >= MAX_NUDGES:
             if reminder is EMPTY:
                 raise Stuck("the model keeps giving empty answers")
             if reminder is OPEN_STEPS:
                 still = ", ".join(step.id for step in self.state.plan if step.status in OPEN)
                 raise Stuck(f"the model stopped while steps of its plan were neither done nor dropped: {still}")
-            return last.text
+            return _whole(entries)
         await self._remind(reminder)
         return None
 
@@ -367,6 +367,17 @@ def _pending(entries: list[Entry]) -> list[ToolCall]:
         elif isinstance(entry, Message) and entry.role == "assistant":
             return [call for call in entry.tool_calls if call.id not in done]
     return []
+
+
+def _whole(entries: list[Entry]) -> str:
+    """The newest answer, with the pieces before it at whose ends the token limit cut it."""
+    pieces: list[str] = []
+    for entry in reversed(entries):
+        if not isinstance(entry, Message) or (pieces and entry.finish_reason != "length" and entry.text != CUT):
+            break
+        if entry.role == "assistant":
+            pieces.append(entry.text)
+    return "".join(reversed(pieces))
 
 
 def _is_reminder(entry: object) -> bool:

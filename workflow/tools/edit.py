@@ -14,7 +14,7 @@ from workflow.sandboxes.base import FileStat, Sandbox
 from workflow.tools.base import Tool, ToolArgs, ToolContext, ToolOutput
 from workflow.tools.diffs import EVENT_CHARS, shortened, unified
 from workflow.tools.encoding import Decoded, decode
-from workflow.tools.matching import Applied, Edit, apply_all
+from workflow.tools.matching import Applied, Edit, apply_all, no_change
 from workflow.tools.offloop import off_loop
 from workflow.tools.paths import digest, missing, normal, remember, resolve
 from workflow.tools.repeats import check_unread, text_before
@@ -107,6 +107,8 @@ async def edit_file(path: str, edits: Sequence[Edit], context: ToolContext, *, m
                 raise _stale(path)
             return _output(real, before, decoded.text, raw, [], context, repeated=True)
         applied = await off_loop(len(raw), lambda: apply_all(decoded.text, edits))
+        if applied[-1].text == decoded.text:
+            raise no_change()
         if fact is None:
             await off_loop(len(raw), lambda: check_unread(applied, edits, path))
         content = decoded.bom + decoded.encode(applied[-1].text)

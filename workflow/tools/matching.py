@@ -55,7 +55,7 @@ def apply_edit(raw: str, edit: Edit) -> Applied:
     _check(raw, edit)
     applied = _apply_raw(raw, edit) if "\r" in edit.old and edit.old in raw else _apply(raw, edit)
     if applied.text == raw:
-        raise _no_change()
+        raise no_change()
     return applied
 
 
@@ -101,7 +101,7 @@ def _check(raw: str, edit: Edit) -> None:
             kind="empty_old",
         )
     if edit.old == edit.new or (to_lf(edit.old) == to_lf(edit.new) and edit.old not in raw):
-        raise _no_change()
+        raise no_change()
     line = placeholder_in(edit.new, edit.old)
     if line:
         raise ToolError(
@@ -111,7 +111,8 @@ def _check(raw: str, edit: Edit) -> None:
         )
 
 
-def _no_change() -> ToolError:
+def no_change() -> ToolError:
+    """For an edit, or edits that undo each other, after which the text is what it was."""
     return ToolError(
         "The edit would change nothing: `old` and `new` come to the same here. If the file already has what you want, "
         "go on; else check both texts.",

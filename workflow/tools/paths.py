@@ -68,7 +68,7 @@ async def _suggestions(path: str, sandbox: Sandbox) -> list[str]:
         everywhere = await sandbox.list(".", depth=_SEARCH_DEPTH, limit=_SEARCH_LIMIT)
         same = (s.path for s in everywhere if posixpath.basename(s.path) == name and not is_private(s.path))
         near += [found for found in same if found not in near]
-    return near[:3]
+    return [found for found in near if found != path][:3]  # a link that leads nowhere is there
 
 
 def is_private(path: str) -> bool:
