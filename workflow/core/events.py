@@ -9,8 +9,9 @@ On the wire every event travels as the SSE event `task_agent_execute`; `execute_
 names (`tool_bash`, `assistant_response`, `flow_completion`, ...).
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 
@@ -30,6 +31,11 @@ class Kept(Part):
 
     def model_post_init(self, context: Any, /) -> None:
         object.__setattr__(self, "__pydantic_fields_set__", _NOT_REMEMBERED)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.model_post_init(None)
+        return copied
 
 
 _NOT_REMEMBERED: set[str] = set()
