@@ -345,14 +345,16 @@ async def test_a_released_run_is_taken_over_without_costing_an_attempt(line: Lin
 async def test_previews_keep_the_text_so_far_until_the_message_is_finished(line: Line) -> None:
     run = await line.execute(await line.thread())
     journal = line.journal(await line.claim(run.run_id))
-    offset = 0
+    said = ""
+
+    async def is_kept() -> bool:
+        kept = [Delta.model_validate_json(preview) for preview in await line.log.previews(run.thread_id)]
+        return [delta.text for delta in kept] == [said]
+
     for piece in ("Hel", "lo, ", "wörld"):
-        journal.preview(Delta(run_id=run.run_id, turn=1, item="m1", kind=DeltaKind.TEXT, offset=offset, text=piece))
-        offset += len(piece)
-        await asyncio.sleep(0.03)
-    previews = await line.log.previews(run.thread_id)
-    assert len(previews) == 1
-    assert Delta.model_validate_json(previews[0]).text == "Hello, wörld"
+        journal.preview(Delta(run_id=run.run_id, turn=1, item="m1", kind=DeltaKind.TEXT, offset=len(said), text=piece))
+        said += piece
+        await until(is_kept, what="the text so far to be kept")
     await journal.commit(
         Message(thread_id=run.thread_id, run_id=run.run_id, turn=1, item=ItemId("m1"), text="Hello, wörld")
     )
