@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.bench import RUN, Bench, bench, running
+from tests.agent.bench import RUN, THREAD, Bench, bench, running
 from workflow.core.errors import LeaseLost, ModelOverloaded, ModelRefused
 from workflow.core.events import Effect, ToolCall, Usage
 from workflow.core.ids import CallId
@@ -137,6 +137,31 @@ async def test_a_run_whose_plan_stays_open_ends_but_never_as_finished() -> None:
     assert (end.type, end.reason) == ("run.failed", "stuck")
     assert end.detail.endswith("neither done nor dropped: 2")
     assert end.summary == "- [x] Step 1\n- [ ] Step 2\nC."
+
+
+async def test_no_text_that_a_tool_comes_upon_ends_the_run() -> None:
+    class Odd(Poke):
+        async def run(self, args: PokeArgs, context: ToolContext) -> ToolOutput:
+            return ToolOutput("half \ud83d", data={"half": ["\ud83d"]})
+
+    subject = bench(
+        Turn(tool_calls=(tool_call("poke", what="x"),)),
+        *[Turn(tool_calls=(tool_call("file_read", path=path),)) for path in ("a.ipynb", "bad.txt")],
+        Turn(tool_calls=(tool_call("file_edit", path="bad.txt", old="old", new="new"),)),
+        "Done.",
+        tools=[Odd()],
+    )
+    sandbox = await subject.sandboxes.open(THREAD)
+    await sandbox.write("a.ipynb", b'{"cells": [{"source": "half \\ud83d"}]}')
+    await sandbox.write("bad.txt", "Grüße\nold ".encode() + b"\xff\n")
+    await subject.attempt()
+    assert (terminal(subject).type, terminal(subject).summary) == ("run.finished", "Done.")
+    assert await sandbox.read("bad.txt") == "Grüße\nnew ".encode() + b"\xff\n"
+    odd, notebook, _, edited = subject.journal.of("tool.result")
+    assert odd.output == "half \ufffd"
+    assert odd.data["half"] == ["\ufffd"]
+    assert "half \ufffd" in notebook.output
+    assert "+new \ufffd" in edited.output
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from tests.llm.asking import ask
-from workflow.llm.pieces import Pieces, count, sound
+from workflow.core.texts import sound
+from workflow.llm.pieces import Pieces, count
 
 
 def calls_of(pieces: Pieces) -> list[tuple[str, str]]:

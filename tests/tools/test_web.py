@@ -88,6 +88,17 @@ async def test_other_texts_come_as_they_are(site: Site, url: str) -> None:
     assert "<nav>" in (await bench_with()("web_fetch", url=f"{url}/src", raw=True)).text
 
 
+@pytest.mark.parametrize("charset", ["idna", "undefined", "punycode", "unicode_escape", "utf-7", "zip"])
+async def test_no_charset_that_a_page_declares_is_trusted(site: Site, url: str, charset: str) -> None:
+    header = {"Content-Type": f"text/plain; charset={charset}"}
+    site.pages["/a"] = web.Response(body=rb"fine \ud800 +2AA- \xff", headers=header)
+
+    result = await bench_with()("web_fetch", url=f"{url}/a")
+
+    assert "fine" in result.text
+    result.text.encode()
+
+
 async def test_declared_charsets_are_used(site: Site, url: str) -> None:
     site.pages["/a"] = web.Response(
         body="Grüße".encode("latin-1"), headers={"Content-Type": "text/plain; charset=latin-1"}

@@ -26,6 +26,7 @@ from workflow.core.events import (
 from workflow.core.ids import CallId, RunId, ThreadId
 from workflow.core.ports import Journal
 from workflow.core.state import ThreadState
+from workflow.core.texts import sound
 from workflow.core.tracing import Value, span
 from workflow.sandboxes.base import Sandbox
 from workflow.tools.base import ToolContext, ToolOutput
@@ -242,7 +243,7 @@ class Calls:
             call_id=call.call.id,
             tool=call.tool.name,
             ok=ok,
-            output=output,
+            output=sound(output),
             data=data or {},
             error=error,
             duration_ms=duration_ms,

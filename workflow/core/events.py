@@ -14,8 +14,10 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
+from pydantic_core import PydanticSerializationError, to_json
 
 from workflow.core.ids import CallId, ItemId, RunId, ThreadId
+from workflow.core.texts import sound_value
 
 
 class Part(BaseModel):
@@ -387,7 +389,11 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 def encode(event: EventBase) -> bytes:
     """The event as JSON without `id` and `at`, which the log adds as it appends."""
-    return event.__pydantic_serializer__.to_json(event, exclude={"id", "at"})
+    serializer = event.__pydantic_serializer__
+    try:
+        return serializer.to_json(event, exclude={"id", "at"})
+    except PydanticSerializationError:  # half of a surrogate pair, which is rare enough not to be looked for
+        return to_json(sound_value(serializer.to_python(event, mode="json", exclude={"id", "at"})))
 
 
 def decode(payload: bytes | str) -> Event:

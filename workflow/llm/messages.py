@@ -14,8 +14,8 @@ from typing import Any
 
 from workflow.core.events import ToolCall
 from workflow.core.ids import CallId
+from workflow.core.texts import sound
 from workflow.llm.base import AssistantMessage, ChatMessage, Image, SystemMessage, ToolMessage, UserMessage
-from workflow.llm.pieces import sound
 
 INVALID = "_invalid"
 """Key under which a call's arguments are kept when they are no object."""

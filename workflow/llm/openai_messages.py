@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow.core.ids import CallId
+from workflow.core.texts import sound
 from workflow.llm.base import AssistantMessage, ChatMessage, Image, SystemMessage, ToolSpec, UserMessage
 from workflow.llm.messages import (
     NO_OUTPUT,
@@ -19,7 +20,6 @@ from workflow.llm.messages import (
     wire_call_id,
     wire_tool_name,
 )
-from workflow.llm.pieces import sound
 
 REASONING_FIELD = "openai.reasoning"
 """Type of the opaque block that names the field a server's reasoning came in, e.g. `reasoning_content`."""

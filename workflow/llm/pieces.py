@@ -6,6 +6,7 @@ from typing import Any
 
 from workflow.core.events import ToolCall, Usage
 from workflow.core.ids import CallId
+from workflow.core.texts import sound, sound_value
 from workflow.llm.base import Completion, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
 from workflow.llm.tokens import estimate_tokens, estimate_usage
 
@@ -16,25 +17,6 @@ class _Call:
     sent_id: str
     name: str
     arguments: list[str] = field(default_factory=list)
-
-
-def sound(text: str) -> str:
-    """The text with half surrogate pairs replaced: no log, socket or provider takes them."""
-    try:
-        if not text.isascii():
-            text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def sound_value(value: Any) -> Any:
-    """A JSON value with all its texts sound."""
-    if isinstance(value, dict):
-        return {sound(key): sound_value(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [sound_value(item) for item in value]
-    return sound(value) if isinstance(value, str) else value
 
 
 def count(value: Any) -> int:

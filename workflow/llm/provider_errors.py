@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from workflow.core.errors import ContextOverflow, ModelError, ModelOverloaded, ModelRefused
-from workflow.llm.pieces import sound
+from workflow.core.texts import sound
 
 MAX_DETAIL_CHARS = 600
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from workflow.core.errors import ToolError
 from workflow.core.fetch import Fetched
+from workflow.core.texts import sound
 
 _EXTRACT_TIMEOUT_S = 15.0
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)")
@@ -55,8 +56,8 @@ def _decoded(answer: Fetched) -> str:
         answer.body[:2048].decode("latin-1")
     )
     try:
-        return answer.body.decode(match[1] if match else "utf-8", "replace")
-    except LookupError:
+        return sound(answer.body.decode(match[1] if match else "utf-8", "replace"))
+    except (LookupError, UnicodeError):  # a name of no encoding, or of one that is not for pages (idna)
         return answer.body.decode("utf-8", "replace")
 
 
