@@ -73,6 +73,11 @@ async def _follows(log: Log, run_id: RunId, thread: ThreadRecord, after: StreamI
     return False
 
 
+def come_back(retry_ms: int) -> Response:
+    """A stream that ends at once, for a client that comes while we stop: any status but 200 ends an EventSource."""
+    return Response(b"retry: %d\n\n" % retry_ms, media_type="text/event-stream", headers={"connection": "close"})
+
+
 class EventStream(Response):
     """The response that sends a subscription's frames until one side ends it."""
 

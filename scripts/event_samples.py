@@ -47,7 +47,8 @@ what they came to; what follows comes one by one:
 **The end.** When a run (`?run_id=`) has ended, or nothing is queued or running in the thread, a reconnect with the last
 id is answered with 204, which stops an EventSource for good: open a new one when you execute the next task. Streams are
 closed after `gateway.stream_max_age_s`, when the gateway stops, and when a client is too slow; all three mean: come
-back with your last id, after `retry` milliseconds.
+back with your last id, after `retry` milliseconds. An EventSource does that by itself, but gives up at any other
+status than 200 (429, or 503 while Redis is away): a page that finds its `readyState` closed opens a new one.
 
 **WebSocket.** `GET /api/agent/{{thread_id}}/ws` says the same as text messages `{{"event", "id"?, "data"}}`, and takes
 commands; see [api.md](api.md). Here it is opened with `?last_id=…-2`; `→` is what the client says:

@@ -11,7 +11,7 @@ from gateway.deps import Reader, ServicesDep, ThreadPath, admit, run_of
 from gateway.errors import documented
 from gateway.frames import BUSINESS
 from gateway.services import Services
-from gateway.sse import EventStream, Start, is_at_end, read_start
+from gateway.sse import EventStream, Start, come_back, is_at_end, read_start
 from gateway.stream_schema import SYSTEM
 from gateway.subscription import Subscription, Wish
 from workflow.core.ids import ThreadId
@@ -82,6 +82,8 @@ async def open_stream(
     held: Services, caller: Caller, thread_id: ThreadId, start: Start, *, run_id: str, deltas: bool = True
 ) -> Response:
     """The response of a stream: 204 at the end of a finished thread or run, else the events."""
+    if held.hub.is_draining:
+        return come_back(held.settings.gateway.retry_ms)
     thread = await held.threads.get(caller, thread_id)
     run = await held.threads.run(caller, run_of(thread_id, run_id)) if run_id else None
     cursor = start.after(thread)

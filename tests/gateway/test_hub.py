@@ -266,6 +266,16 @@ async def test_log_that_lost_its_end_resets_its_readers(
         assert message.id != lost
 
 
+async def test_who_comes_during_a_drain_is_told_to_come_back_as_an_event_source_understands_it(
+    gateway: Gateway, worker: Worker
+) -> None:
+    thread = await worker.thread()
+    gateway.services.hub.drain()
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        assert (reader.status, reader.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert (await reader.body()).startswith(b"retry: ")
+
+
 async def test_no_stream_outlives_a_drain(gateway: Gateway, worker: Worker) -> None:
     thread = await worker.thread()
     await worker.running(thread)
