@@ -73,10 +73,11 @@ class Previewer:
         self._growing.pop((run_id, field), None)
 
     async def _flush_soon(self) -> None:
-        await asyncio.sleep(self._every_s)
-        growing, self._growing = self._growing, {}
-        self._sending = asyncio.create_task(self._send(growing))
-        await self._sending
+        while self._growing:  # again for what comes while this is on its way: nothing else may come for long
+            await asyncio.sleep(self._every_s)
+            growing, self._growing = self._growing, {}
+            self._sending = asyncio.create_task(self._send(growing))
+            await self._sending
 
     async def settled(self) -> None:
         """Returns when no preview is on its way, so that a fact sent now arrives behind what it supersedes."""

@@ -2,10 +2,12 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
 from modem import keys
+from modem.journal import Previewer
 from modem.leases import Heartbeat, Lease
 from modem.runs import Runs
 from modem.stream import StreamId, parse_cursor
@@ -359,6 +361,29 @@ async def test_previews_keep_the_text_so_far_until_the_message_is_finished(line:
         Message(thread_id=run.thread_id, run_id=run.run_id, turn=1, item=ItemId("m1"), text="Hello, wörld")
     )
     assert await line.log.previews(run.thread_id) == []
+
+
+async def test_what_is_said_while_a_preview_is_on_its_way_is_shown_though_nothing_follows(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await line.execute(await line.thread())
+    journal = line.journal(await line.claim(run.run_id))
+    send = Previewer._send_batch
+
+    def say(offset: int, text: str) -> None:
+        journal.preview(Delta(run_id=run.run_id, turn=1, item="m1", kind=DeltaKind.TEXT, offset=offset, text=text))
+
+    async def send_and_say_more(self: Previewer, batch: list[Any]) -> None:
+        await send(self, batch)
+        if batch[0].pieces == ["one"]:
+            say(3, ", two")
+
+    async def is_kept() -> bool:
+        return [Delta.model_validate_json(p).text for p in await line.log.previews(run.thread_id)] == ["one, two"]
+
+    monkeypatch.setattr(Previewer, "_send_batch", send_and_say_more)
+    say(0, "one")
+    await until(is_kept, what="the rest to be shown")
 
 
 async def test_usage_and_turn_of_the_record_follow_the_events(line: Line) -> None:
