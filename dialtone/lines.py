@@ -6,7 +6,7 @@ from typing import Any
 
 from dialtone.items import UnknownEvent
 from dialtone.paint import Paint
-from dialtone.text import clip, neutral_line, one_line, safe_lines
+from dialtone.text import clip, neutral_line, one_line, safe_lines, wrapped
 from workflow.core.events import (
     ApprovalRequested,
     ApprovalResolved,
@@ -32,6 +32,9 @@ _MARKS = {
     "dropped": "☒",
     "cancelled": "☒",
 }
+ASKED_CHARS = 20_000
+"""Of a question and of the call that it is about, at most so much is shown."""
+
 _TITLE_FIELDS = ("command", "path", "pattern", "query", "url", "name", "template", "port", "title", "prompt")
 """The argument that says most about a call, in this order."""
 
@@ -110,15 +113,30 @@ def _diff_line(line: str, paint: Paint, width: int) -> str:
 
 
 def question_lines(event: ApprovalRequested, *, paint: Paint, width: int) -> list[str]:
-    """A question with what it is about and the answers that are understood."""
+    """A question with what it is about and the answers that are understood: whole, for a person decides by it."""
     heading = {"approval": "May it?", "review": "Please check", "question": "Question"}[event.kind]
     lines = [paint.yellow(paint.bold(f"? {heading}"))]
-    lines += [f"  {line}" for line in safe_lines(event.prompt[:4000], width - 2)[:20]]
-    if event.tool:
-        lines.append(f"  {one_line(event.tool, 40)} {call_title(event.arguments, width - 44)}")
+    asked = [event.prompt]
+    if event.tool and event.kind != "question":
+        asked.append(f"{event.tool} {_call_text(event.arguments)}")
+    for text in asked:
+        lines += [f"  {line}" for line in wrapped(text[:ASKED_CHARS], width - 2)]
+        if len(text) > ASKED_CHARS:
+            rest = f"{len(text) - ASKED_CHARS:,} more characters, in `dialtone logs {event.run_id} --json`"
+            lines.append(f"  {paint.yellow(f'… {neutral_line(rest)}')}")
     if event.choices:
-        lines.append(f"  {paint.dim('answers:')} {clip(' | '.join(map(neutral_line, event.choices)), width - 12)}")
+        lines += [f"  {line}" for line in wrapped(f"answers: {' | '.join(event.choices)}", width - 2)]
     return lines
+
+
+def _call_text(arguments: dict[str, Any]) -> str:
+    """Everything that a tool is called with."""
+    match list(arguments.values()):
+        case []:
+            return ""
+        case [str(only)]:
+            return only
+    return json.dumps(arguments, ensure_ascii=False, indent=2)
 
 
 def usage_text(usage: Usage, left: dict[str, float] | None = None) -> str:

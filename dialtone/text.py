@@ -15,6 +15,9 @@ _ESCAPES = re.compile(
 )
 _DIRECTION_MARKS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
+LONGEST_WORD = 20
+"""A longer one is broken where the line ends."""
+
 _VISIBLE: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)},
     0x09: "    ",
@@ -60,6 +63,24 @@ def clip(line: str, width: int) -> str:
             break
         kept.append(char)
     return "".join(kept) + "…"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """All of `text` in lines of at most `width` columns, broken at spaces where there are some near."""
+    lines: list[str] = []
+    for line in neutral(text).rstrip("\n").split("\n"):
+        piece, used = "", 0
+        for char in line:
+            size = _columns_of(char)
+            if used + size > width:
+                head, space, rest = piece.rpartition(" ")
+                piece, rest = (head, rest) if space and len(rest) < LONGEST_WORD else (piece, "")
+                lines.append(piece)
+                piece, used = rest, columns(rest)
+            piece += char
+            used += size
+        lines.append(piece)
+    return lines
 
 
 def one_line(text: str, width: int) -> str:

@@ -393,18 +393,11 @@ export class Dialtone {
    * @param {Sending & { read: (response: Response) => Promise<any> }} options
    */
   async _send(method, path, { body, raw, headers = {}, repeatable = true, retries = RETRIES, read }) {
-    const type = raw === undefined ? "application/json" : "application/octet-stream";
+    const content = raw ?? (body === undefined ? undefined : JSON.stringify(body));
+    const kind = raw === undefined ? "application/json" : "application/octet-stream";
+    const type = content === undefined ? {} : { "Content-Type": kind };
     /** @type {RequestInit} */
-    const request = {
-      method,
-      headers: {
-        ...this._auth,
-        ...headers,
-        ...(body !== undefined || raw !== undefined ? { "Content-Type": type } : {}),
-      },
-      body: raw ?? (body === undefined ? undefined : JSON.stringify(body)),
-      cache: "no-store",
-    };
+    const request = { method, headers: { ...this._auth, ...headers, ...type }, body: content, cache: "no-store" };
     for (let attempt = 0; ; attempt += 1) {
       let asked = null;
       try {

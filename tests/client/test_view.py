@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialtone.items import Gap, Reset, StreamItem, UnknownEvent, Waiting
+from dialtone.text import columns
 from dialtone.view import View, ViewOptions, render
 from tests.client.test_text import is_harmless
 from workflow.core.events import (
@@ -283,6 +284,29 @@ def test_a_question_shows_what_it_is_about_and_the_answers() -> None:
         arguments={"command": "rm -rf build"},
     )  # fmt: skip
     assert render([question]) == "? May it?\n  Run it?\n  bash rm -rf build\n  answers: yes | no\n"
+
+
+def test_a_call_that_waits_for_approval_is_shown_whole_and_with_nothing_hidden() -> None:
+    command = f"echo {'y' * 300} ; rm -rf /home\necho \x1b[8m2\rls \u202e3\n  echo 漢字漢字"
+    question = ApprovalRequested(
+        thread_id=T, question_id="q", kind="approval", prompt="May the agent do this? " * 9,
+        choices=("yes " * 30, "no"), tool="bash", arguments={"command": command},
+    )  # fmt: skip
+    text = render([question], ViewOptions(width=60))
+    assert all(columns(line) <= 60 for line in text.splitlines())
+    together = "".join(line[2:] for line in text.splitlines())
+    assert "y" * 300 in together and "rm -rf /home" in text and "echo ␛[8m2␍ls �3" in text and "漢字漢字" in text
+    assert text.count("May the agent do this?") + text.count("May the\n") + text.count("May\n") >= 7
+    assert together.count("yes") == 30 and "| no" in text
+
+
+def test_every_argument_of_a_call_that_waits_for_approval_is_shown() -> None:
+    question = ApprovalRequested(
+        thread_id=T, question_id="q", kind="approval", prompt="May it?", tool="file_edit",
+        arguments={"path": "a.txt", "old": "one", "new": "x" * 30_000},
+    )  # fmt: skip
+    text = render([question])
+    assert '"new": "xxx' in text and '"old": "one"' in text and "more characters, in `dialtone logs" in text
 
 
 def test_a_gap_tells_its_range_and_what_the_missing_events_would_have_told() -> None:

@@ -100,6 +100,19 @@ async def test_untrusted_content_in_every_field_does_nothing(page: Page, client:
     assert {await link.get_attribute("rel") for link in await links.all()} == {"noopener noreferrer nofollow"}
 
 
+async def test_what_waits_for_approval_hides_and_reorders_nothing(page: Page, client: Client) -> None:
+    thread_id = client.initiate(title="Trojan")
+    log = Log(thread_id)
+    log.add("run.queued", task="x", files=[], model=None, user="")
+    log.add("approval.requested", question_id="q", kind="approval", prompt="May it?", choices=["yes"], call_id=None,
+            tool="bash", arguments={"command": "ls \u202e\x1b[8m\u200b\n\techo"}, binding="", expires_at=0,
+            on_expiry="")  # fmt: skip
+    await log.serve(page)
+    await open_thread(page, thread_id)
+    asked = page.locator(".asked")
+    assert await asked.text_content() == "bash ls \\u{202e}\\u{1b}[8m\\u{200b}\n\techo"
+
+
 async def test_huge_lines_and_outputs_do_not_stall_the_page(page: Page, client: Client) -> None:
     thread_id = client.initiate(title="Huge")
     log = Log(thread_id)

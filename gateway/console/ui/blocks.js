@@ -151,7 +151,7 @@ function Question({ block }) {
     ${
       question.tool &&
       question.kind !== "question" &&
-      html`<pre class="asked"><strong>${question.tool}</strong> ${argumentsText(question.arguments)}</pre>`
+      html`<pre class="asked" tabindex="0"><strong>${question.tool}</strong> ${argumentsText(question.arguments)}</pre>`
     }
     ${isOpen && html`<${AnswerForm} question=${question} />`}
     ${
@@ -163,11 +163,17 @@ function Question({ block }) {
   </section>`;
 }
 
+/** `text` with what would hide or reorder parts of it made visible: who approves it has to read what is done. @param {string} text */
+function plain(text) {
+  const code = (/** @type {string} */ mark) => `\\u{${mark.codePointAt(0)?.toString(16)}}`;
+  return text.replaceAll(/(?![\n\t])[\p{Cc}\p{Cf}]/gu, code);
+}
+
 /** @param {Record<string, any>} given */
 function argumentsText(given) {
   const values = Object.entries(given ?? {});
-  if (values.length === 1 && typeof values[0][1] === "string") return values[0][1];
-  return values.length ? JSON.stringify(given, null, 2) : "";
+  if (values.length === 1 && typeof values[0][1] === "string") return plain(values[0][1]);
+  return values.length ? plain(JSON.stringify(given, null, 2)) : "";
 }
 
 /** @param {{ question: any }} props */
