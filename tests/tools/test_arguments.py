@@ -189,6 +189,14 @@ def test_nothing_at_all_does_not_run_when_the_token_limit_was_reached(tool: str)
     assert "Send less at a time" in error.message
 
 
+def test_a_call_of_an_answer_that_a_filter_broke_off_does_not_run() -> None:
+    error = parse("bash", '{"command": "ls"}', "refusal")
+
+    assert isinstance(error, ToolError)
+    assert error.kind == "cut_off"
+    assert "refusal" in error.message
+
+
 def test_a_whole_call_before_the_token_limit_runs() -> None:
     assert isinstance(parse("bash", '{"command": "ls"}', "length"), ParsedCall)
 

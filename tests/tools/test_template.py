@@ -172,6 +172,16 @@ async def test_the_operators_templates_are_there_too(tmp_path: Path) -> None:
     assert set(VALUES) < set(templates(str(tmp_path)))
 
 
+@pytest.mark.parametrize("who", ["a", "./a"])
+async def test_two_files_that_would_be_one_are_refused(tmp_path: Path, who: str) -> None:
+    bench = own_template(tmp_path, manifest=MANIFEST, **{"a__txt": "one", "{{ who }}__txt": "two"})
+
+    error = await bench.fails("use_template", action="apply", name="own", variables={"who": who})
+
+    assert error.kind == "duplicate_path"
+    assert await files_of(bench) == {}
+
+
 @pytest.mark.parametrize(
     ("manifest", "text"),
     [

@@ -77,6 +77,13 @@ class Registry:
         name = call.name if call.name in self._tools else names.tidy(call.name)
         if name not in self._tools:
             return self._unknown(call.name)
+        if finish_reason == "refusal":
+            # What a filter let through of an answer that it broke off is not what the model wanted to do.
+            return ToolError(
+                f"The model provider broke the answer off with a refusal, so {name} did not run.",
+                kind="cut_off",
+                tool=name,
+            )
         tool, schema = self._tools[name], self._specs[name].parameters
         try:
             value, mended = read_arguments(call.arguments, finish_reason=finish_reason)

@@ -6,6 +6,7 @@ looked at again, so a value that looks like a marker stays as it is. Anything el
 A file name may end with `.tmpl`, which is dropped.
 """
 
+import posixpath
 import re
 import tomllib
 from collections.abc import Mapping
@@ -86,12 +87,21 @@ class Template:
         return values
 
     def rendered(self, values: Mapping[str, str]) -> dict[str, tuple[bytes, bool]]:
-        """Path → (content, is executable) of every file. Raises: ToolError with kind `bad_template`."""
+        """Path → (content, is executable) of every file.
+
+        Raises: ToolError with kind `bad_template` or `duplicate_path`.
+        """
         found: dict[str, tuple[bytes, bool]] = {}
         for path, entry in _walk(self.root.joinpath("files"), ""):
             raw = entry.read_bytes()
-            target = self.fill(path.removesuffix(_SUFFIX), values)
+            target = posixpath.normpath(self.fill(path.removesuffix(_SUFFIX), values))
             content = raw if b"\0" in raw else self.fill(raw.decode("utf-8"), values).encode()
+            if target in found:
+                raise ToolError(
+                    f"With these values two files of {self.name} would be {target}. Give them different names.",
+                    kind="duplicate_path",
+                    path=target,
+                )
             found[target] = (content, raw.startswith(b"#!"))
         if not found:
             raise ToolError(f"The template {self.name} has no files. Choose another one.", kind="bad_template")
