@@ -395,6 +395,7 @@ export class Dialtone {
   async _send(method, path, { body, raw, headers = {}, repeatable = true, retries = RETRIES, read }) {
     const content = raw ?? (body === undefined ? undefined : JSON.stringify(body));
     const kind = raw === undefined ? "application/json" : "application/octet-stream";
+    /** @type {Record<string, string>} */
     const type = content === undefined ? {} : { "Content-Type": kind };
     /** @type {RequestInit} */
     const request = { method, headers: { ...this._auth, ...headers, ...type }, body: content, cache: "no-store" };
