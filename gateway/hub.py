@@ -20,7 +20,7 @@ from modem.channels import Channels
 from modem.pool import Connections
 from modem.threads import Threads
 from workflow.core.config import AuthSettings, GatewaySettings
-from workflow.core.errors import DialtoneError, LimitExceeded, Unavailable
+from workflow.core.errors import BadCursor, DialtoneError, LimitExceeded, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.core.records import Caller, RunRecord
 
@@ -150,9 +150,14 @@ class Hub:
     def heard(self, thread_id: ThreadId, payload: bytes) -> None:
         """A message of the courier."""
         feed = self._feeds.get(thread_id)
-        if feed is not None:
+        if feed is None:
+            return
+        try:
             self.delivered += feed.heard(payload)
             self.lag.heard(payload)
+        except (ValueError, BadCursor) as error:  # a newer worker may say what we do not know; the log has the facts
+            _log.warning("a message of the courier cannot be read: %s", error, extra={"thread_id": thread_id})
+            self.confirmed(thread_id)
 
     def confirmed(self, thread_id: ThreadId) -> None:
         """The courier holds the thread's subscription (again): whatever was missed is in the log."""

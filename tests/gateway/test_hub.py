@@ -13,6 +13,7 @@ import psutil
 import pytest
 import redis
 
+from modem import keys
 from tests.gateway.playing import Turn, Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway, make_settings
@@ -88,6 +89,19 @@ async def test_nothing_is_lost_when_the_courier_is_cut_again_and_again(
         await reader.close()
     killer.close()
     assert kills >= 3
+
+
+async def test_a_message_that_nobody_understands_stops_no_stream(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    async with await Reader.open(f"{gateway.url}/api/agent/{thread}/stream") as reader:
+        await reader.until(2)
+        for payload in ("news|of a later version", "|no json", "no-mark", b"\xff|"):
+            await worker.connections.commands.publish(keys.live(thread), payload)
+            await turn.say("goes on")
+        ids = await worker.ids(thread)
+        await reader.until_id(ids[-1])
+        assert reader.ids == ids
 
 
 async def test_three_hundred_readers_cost_redis_eleven_connections(
