@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+from tests.sandboxes.holding import report
 from tests.tools.harness import Bench, memory_sandbox
-from workflow.sandboxes.base import Sandbox
+from workflow.core.config import SandboxSettings
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import Sandbox, TierReport
+from workflow.sandboxes.local import LocalProvider
 
 FILES: Mapping[str, str | bytes] = {
     ".git/HEAD": "ref: needle\n",
@@ -392,3 +397,21 @@ async def test_links_do_not_lead_a_search_out_or_around(shell: Bench) -> None:
     assert entries((await shell("grep", pattern="needle|root:")).text) == ["d/a"]
     assert (await shell("glob", pattern="**/*")).data["paths"] == ["d/a"]
     assert "up (symbolic link)" in (await shell("ls", depth=5)).text
+
+
+@pytest.fixture
+def plain() -> TierReport:
+    """Found outside of the test's event loop."""
+    return report("unsafe_host")
+
+
+async def test_ignore_files_above_the_workspace_do_not_count(folder: Path, plain: TierReport) -> None:
+    (folder / ".git").mkdir()
+    (folder / ".gitignore").write_text("*\n")
+    settings = SandboxSettings(mode="unsafe_host")
+    async with LocalProvider(settings, data_dir=folder / "data", report=plain) as provider:
+        bench = Bench(await provider.open(ThreadId("above")))
+        await bench.sandbox.write("a.py", b"needle\n")
+
+        assert (await bench("grep", pattern="needle")).data["files"] == 1
+        assert (await bench("glob", pattern="*.py")).data["total"] == 1

@@ -114,6 +114,10 @@ def _arguments(query: Query) -> list[str]:
     found = ["--no-config", "--color=never", "--null", "--hidden", "--glob=!.git", f"--glob=!{PRIVATE_FOLDER}"]
     if query.include_ignored:
         found.append("--no-ignore")
+    elif False:
+        found.append(
+            "--no-ignore-parent"
+        )  # what lies above the workspace is not the agent's, where it can be seen at all
     if query.names:
         # A file type, not --glob: that would overrule the ignore files.
         found += [f"--type-add=wanted:{name}" for name in query.names] + ["--type=wanted"]
