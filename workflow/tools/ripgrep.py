@@ -114,7 +114,7 @@ def _arguments(query: Query) -> list[str]:
     found = ["--no-config", "--color=never", "--null", "--hidden", "--glob=!.git", f"--glob=!{PRIVATE_FOLDER}"]
     if query.include_ignored:
         found.append("--no-ignore")
-    elif False:
+    elif query.path == ".":
         found.append(
             "--no-ignore-parent"
         )  # what lies above the workspace is not the agent's, where it can be seen at all
