@@ -41,3 +41,7 @@ def test_the_last_event_counts_without_its_blank_line() -> None:
 def test_an_event_without_end_is_given_up() -> None:
     with pytest.raises(ModelOverloaded):
         SseData(max_event_bytes=100).feed(b"data: " + b"x" * 100)
+
+
+def test_an_event_without_data_is_none() -> None:
+    assert SseData().feed(b"data:\n\ndata: \n\nevent: ping\n\ndata: [DONE] \n\n") == [b"[DONE]"]

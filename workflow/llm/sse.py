@@ -27,7 +27,8 @@ class SseData:
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
             elif not line and self._data:
-                events.append(b"\n".join(self._data))
+                if event := b"\n".join(self._data).strip():  # one without data is none: some servers keep awake so
+                    events.append(event)
                 self._data.clear()
         return events
 

@@ -115,9 +115,7 @@ def _arguments(query: Query) -> list[str]:
     if query.include_ignored:
         found.append("--no-ignore")
     elif query.path == ".":
-        found.append(
-            "--no-ignore-parent"
-        )  # what lies above the workspace is not the agent's, where it can be seen at all
+        found.append("--no-ignore-parent")  # what lies above the workspace is seen on the plain tier only
     if query.names:
         # A file type, not --glob: that would overrule the ignore files.
         found += [f"--type-add=wanted:{name}" for name in query.names] + ["--type=wanted"]
