@@ -139,6 +139,19 @@ async def test_a_run_whose_plan_stays_open_ends_but_never_as_finished() -> None:
     assert end.summary == "- [x] Step 1\n- [ ] Step 2\nC."
 
 
+async def test_calls_of_one_id_are_two_calls_and_need_two_approvals() -> None:
+    call = tool_call("poke", what="x").model_copy(update={"id": "same"})
+    tool = Poke()
+    subject = bench(Turn(tool_calls=(call, call)), "Done.", tools=[tool], approvals={"poke": "ask"})
+    await subject.attempt()
+    first, second = subject.journal.of("approval.requested")
+    subject.journal.answer(first.question_id, "approve")
+    subject.journal.answer(second.question_id, "deny")
+    await subject.attempt(reason="answered")
+    assert tool.count == 1
+    assert [result.error for result in subject.journal.of("tool.result")] == ["denied", ""]
+
+
 async def test_no_text_that_a_tool_comes_upon_ends_the_run() -> None:
     class Odd(Poke):
         async def run(self, args: PokeArgs, context: ToolContext) -> ToolOutput:

@@ -5,7 +5,7 @@ Nothing is remembered between passes but the state, so another worker that folds
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -272,7 +272,7 @@ class Agent:
         except ContextOverflow:
             await self._compact()
             completion, item = await self._speak(turn)
-        calls = [self._unique(call, turn, place) for place, call in enumerate(completion.tool_calls)]
+        calls = self._unique(completion.tool_calls, turn)
         parsed = [self.registry.parse(call, finish_reason=completion.finish_reason) for call in calls]
         either = [(call, p) if isinstance(p, Exception) else p for call, p in zip(calls, parsed, strict=True)]
         shown = tuple(
@@ -332,10 +332,14 @@ class Agent:
         """Brings back the pictures that the prompt shows."""
         await self.calls.pictures.recall(e for e in entries_of(self.state, self.run_id) if isinstance(e, ToolResulted))
 
-    def _unique(self, call: ToolCall, turn: int, place: int) -> ToolCall:
-        """Some models number their calls afresh in every message; the log needs them apart."""
-        taken = call.id in self.state.call_ids or not call.id
-        return call.model_copy(update={"id": f"{call.id or 'call'}_{turn}_{place}"}) if taken else call
+    def _unique(self, calls: Sequence[ToolCall], turn: int) -> list[ToolCall]:
+        """Some models number their calls afresh in every message, or all alike: the log needs them apart."""
+        found: dict[str, ToolCall] = {}
+        for place, call in enumerate(calls):
+            while not call.id or call.id in self.state.call_ids or call.id in found:
+                call = call.model_copy(update={"id": f"{call.id or 'call'}_{turn}_{place}"})
+            found[call.id] = call
+        return list(found.values())
 
     async def _compact(self) -> None:
         result = await compaction.compact(
