@@ -73,7 +73,7 @@ class Authenticator:
         Raises: Unauthenticated, Forbidden when a page of another origin uses our cookie, Unavailable.
         """
         if not self.is_on:
-            self._check_host(request)
+            self._check_local(request)
             self.check_origin(request)
             return LOCAL
         kind, _, value = request.headers.get("authorization", "").partition(" ")
@@ -143,9 +143,11 @@ class Authenticator:
         if origin not in self._origins and origin not in {own, self._public_url.rstrip("/")}:
             raise Forbidden("a page of another origin may not do this; see gateway.cors_origins", origin=origin)
 
-    def _check_host(self, request: HTTPConnection) -> None:
-        """While checks are off by default, only names of this machine are answered: a foreign name that resolves
-        here is how web pages reach local servers (DNS rebinding)."""
+    def _check_local(self, request: HTTPConnection) -> None:
+        """While checks are off by default, only this machine is answered, and only under its names: a foreign name
+        that resolves here is how web pages reach local servers (DNS rebinding)."""
+        if self._is_local and request.client is not None and not is_loopback(request.client.host):
+            raise Forbidden("while callers are not checked, nobody is served through a proxy: set auth.mode")
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
         if self._is_local and not is_loopback(host) and host != urlsplit(self._public_url).hostname:
             raise Forbidden(

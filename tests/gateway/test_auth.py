@@ -387,6 +387,9 @@ async def test_without_checks_only_names_of_this_machine_and_our_own_pages_are_s
         assert (rebound.status_code, rebound.json()["code"]) == (403, "forbidden")
         foreign = await http.post("/api/agent/initiate", headers={"Origin": "https://evil.test"})
         assert foreign.status_code == 403
+        for client, status in (("127.0.0.1", 200), ("203.0.113.9", 403)):  # as a proxy on this machine says
+            passed_on = await http.get("/api/agent", headers={"X-Forwarded-For": client})
+            assert passed_on.status_code == status
 
 
 async def test_pages_of_configured_origins_may_call_and_others_may_not(redis_url: str, tmp_path: Path) -> None:
