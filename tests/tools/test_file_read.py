@@ -225,6 +225,10 @@ async def test_a_huge_file_is_read_in_parts_only(bench: Bench) -> None:
     part = await bench("file_read", path="big", offset=800_000, limit=2)
     beyond = await bench.fails("file_read", path="big", offset=900_001, limit=5)
 
+    last = await bench("file_read", path="big", offset=899_999, limit=2)
+    assert "line 0900000\n\n[Lines 899999–900000" in last.text
+    assert "offset=" not in last.text
+    assert "Go on with offset=900000." in (await bench("file_read", path="big", offset=899_999, limit=1)).text
     assert whole.kind == "too_large"
     assert part.text.startswith("800000\tline 0800000\n800001\tline 0800001\n\n[Lines 800000–800001")
     assert beyond.kind == "past_end"

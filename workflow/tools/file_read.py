@@ -140,7 +140,8 @@ async def _read_part(args: ReadArgs, path: str, stat: FileStat, sandbox: Sandbox
             if args.offset <= number <= wanted_end:
                 kept.append(line[: 4 * MAX_LINE_CHARS].rstrip(b"\r").decode("utf-8", "replace"))
         rest = rest[: 8 * MAX_LINE_CHARS]  # only its start can be shown
-    if rest and number < wanted_end:
+    is_end = position >= stat.size and (not rest or number < wanted_end)
+    if rest and is_end:
         number += 1
         if number >= args.offset:
             kept.append(rest.decode("utf-8", "replace"))
@@ -150,5 +151,6 @@ async def _read_part(args: ReadArgs, path: str, stat: FileStat, sandbox: Sandbox
     while len(shown) > 1 and sum(map(len, shown)) > MAX_CHARS:
         shown.pop()
     last = args.offset + len(shown) - 1
-    note = f"[Lines {args.offset}–{last} of a file of {stat.size:,} bytes. Go on with offset={last + 1}.]"
+    more = "This is its end." if is_end and last == number else f"Go on with offset={last + 1}."
+    note = f"[Lines {args.offset}–{last} of a file of {stat.size:,} bytes. {more}]"
     return ToolOutput(text="\n".join([*shown, "", note]), data={"path": path, "first": args.offset, "last": last})
