@@ -6,6 +6,7 @@ import pytest
 
 from tests.agent.bench import RUN, THREAD, Bench, bench
 from tests.agent.test_agent import Poke, PokeArgs, terminal
+from tests.tools.harness import make_context
 from workflow.agent import stuck
 from workflow.core.config import AgentSettings
 from workflow.core.errors import ModelOverloaded, ToolError
@@ -13,7 +14,10 @@ from workflow.core.events import Message, ToolCall, ToolResulted
 from workflow.core.ids import CallId, ItemId
 from workflow.llm.base import ModelRequest, UserMessage
 from workflow.llm.scripted_turns import Turn, tool_call
+from workflow.sandboxes.memory import MemorySandbox
 from workflow.tools.base import ToolContext, ToolOutput
+from workflow.tools.output import show
+from workflow.tools.untrusted import fenced
 
 
 class Wall(Poke):
@@ -105,6 +109,18 @@ def test_a_longer_or_shorter_run_of_the_same_is_the_same() -> None:
     )
     assert told is not None
     assert "the same bash call 4 times" in told.text
+
+
+async def test_long_outputs_and_web_pages_that_are_the_same_are_the_same() -> None:
+    sandbox = MemorySandbox()
+    outputs: dict[str, list[str]] = {"bash": [], "web_fetch": []}
+    for number in range(4):
+        context = make_context(sandbox, call_id=f"call_abcdef{number}")
+        outputs["bash"].append((await show(context, "x\n" * 50_000)).with_note("exit status 1"))
+        outputs["web_fetch"].append(fenced("a page", source="https://a.example", key=context.effect_key))
+    for tool, told in outputs.items():
+        assert len(set(told)) == 4
+        assert stuck.judge(finished(tool, "{}", told), AgentSettings()) is not None
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,18 @@ from typing import Literal
 from workflow.core.config import AgentSettings
 from workflow.core.events import Message, ToolCall, ToolResulted
 from workflow.core.ids import CallId
+from workflow.tools.output import OUTPUT_FOLDER
 
 MONOLOGUE = 3
 LONGEST_CYCLE = 5
 CYCLES = 3
 _WAITED_MS = 1_000
-_DURATION = re.compile(r"\b\d+\.\d+ ?(?:m?s|sec|seconds)\b")
-"""What differs between two runs of the same: `[exit status 1, 2.3 s]`, `1 failed in 0.12s`."""
+_OF_ONE_CALL = re.compile(
+    r"\b\d+\.\d+ ?(?:m?s|sec|seconds)\b"  # `[exit status 1, 2.3 s]`, `1 failed in 0.12s`
+    rf"|{re.escape(OUTPUT_FOLDER)}/[\w-]+"  # where the whole of a long output is
+    r'|<untrusted id="\w+"|</untrusted id="\w+">'  # the fence around what came from the web
+)
+"""What differs between two results of the same call even when nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class _Step:
     @cached_property
     def result(self) -> str:
         """What makes two results the same."""
-        return self.call.id if _waited(self.call, self.given) else _DURATION.sub("", self.given.output)
+        return self.call.id if _waited(self.call, self.given) else _OF_ONE_CALL.sub("", self.given.output)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Step) and self.asked == other.asked and self.result == other.result
