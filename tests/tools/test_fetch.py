@@ -39,6 +39,7 @@ BAD_URLS = [
     "http://user:pw@example.com/", "http://example.com@127.0.0.1/", "http://:@127.0.0.1/", "http://example.com\\@127.0.0.1/",
     "http://exa mple.com/", "http://example.com/a b", "http://example.com/\r\nHost: x", "http://example.com/\x00",
     "http://example.com:99999/", "http://example.com:-1/", "http://example.com:a/", "http://[::1/",
+    "http://].--[@#a-@:", "http://-]a@[a@@",
     "http://[fe80::1%25eth0]/", "http://127.0.0.1%2f.example.com/", "http://example.com/" + "a" * 2000,
 ]  # fmt: skip
 
@@ -170,7 +171,9 @@ async def test_a_redirect_to_a_closed_address_is_refused(target: str) -> None:
             await fetcher.get(f"{url}/to?url={target}")
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://x/", "http://a@b/", "javascript:1", "http://[::1"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://x/", "http://a@b/", "javascript:1", "http://[::1", "//]a@[a@@"]
+)
 async def test_a_redirect_to_no_web_address_is_refused(target: str) -> None:
     async with serving(redirecting) as url, SafeFetcher(timeout_s=5, allow_private=True) as fetcher:
         with pytest.raises(BadInput):

@@ -97,7 +97,7 @@ def checked_url(url: str, *, allow_private: bool) -> URL:
         parsed = URL(url)
         port, host = parsed.port, parsed.host
         (parsed.raw_host or "").encode("idna")  # what no resolver could ask for
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # the second is a slip of yarl's, e.g. on `http://].[@`
         raise BadInput(f"{short(url)} is not a URL") from error
     if parsed.scheme not in ("http", "https") or not host:
         raise BadInput(f"{short(url)} must begin with http:// or https:// and name a host")

@@ -212,7 +212,7 @@ async def _system(host: str, port: int) -> list[str]:
 def _joined(url: URL, location: str) -> str:
     try:
         return str(url.join(URL(location)))
-    except ValueError:
+    except (ValueError, IndexError):
         return location  # `checked` will say what is wrong with it
 
 
