@@ -1,5 +1,6 @@
 """Our HTTP server: uvicorn, with connections that can be written to and cut, on a socket that processes share."""
 
+import asyncio
 import logging
 import socket
 import sys
@@ -35,8 +36,24 @@ class Protocol(HttpToolsProtocol):
     A response that is under way is chunked, so whole chunks may be written between those of the ASGI `send`.
     """
 
+    head_s = 30.0
+    """The head of a request has to arrive within this, the first one from the moment of the connection on."""
     _is_in_head = False
     _head_bytes = 0
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(self.head_s, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_longer()
+        super().connection_lost(exc)
+
+    def _wait_no_longer(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def data_received(self, data: bytes) -> None:
         was_in_head = self._is_in_head
@@ -47,11 +64,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._wait_no_longer()
         super().on_headers_complete()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
+        self._patience = self._patience or self.loop.call_later(self.head_s, self.transport.close)
         extensions: dict[str, Any] = {WIRE: self}
         self.scope["extensions"] = extensions
 

@@ -45,7 +45,8 @@ class Gateway:
         self.app = create_app(settings)
         self._listener = listen(settings.gateway)
         self.port: int = self._listener.getsockname()[1]
-        self._server = uvicorn.Server(configure(self.app, settings.gateway))
+        self.config = configure(self.app, settings.gateway)
+        self._server = uvicorn.Server(self.config)
         self._task: asyncio.Task[None] | None = None
 
     @property

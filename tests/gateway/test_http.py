@@ -11,11 +11,13 @@ import httpx
 import pytest
 from anyio import to_thread
 
+from gateway.server import Protocol
 from tests.gateway.openapi import operations
 from tests.gateway.playing import Worker
 from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway
 from tests.until import until
+from workflow.core.config import Settings
 
 
 async def thread_of(http: httpx.AsyncClient) -> str:
@@ -23,6 +25,12 @@ async def thread_of(http: httpx.AsyncClient) -> str:
     assert answer.status_code == 200
     thread_id: str = answer.json()["thread_id"]
     return thread_id
+
+
+class Impatient(Protocol):
+    """Waits for heads not as long."""
+
+    head_s = 0.2
 
 
 async def test_no_request_waits_for_a_thread(
@@ -177,6 +185,26 @@ async def test_a_request_whose_head_has_no_end_is_cut_off(gateway: Gateway, star
                 await writer.drain()
             await reader.read()
     writer.close()
+
+
+@pytest.mark.parametrize("start", ["", "GET /health HTT", "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /he"])
+async def test_a_request_whose_head_does_not_come_is_given_up(settings: Settings, start: str) -> None:
+    gateway = Gateway(settings)
+    gateway.config.http = Impatient
+    async with gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(start.encode())
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+
+
+async def test_an_idle_stream_outlives_the_wait_for_heads(settings: Settings, worker: Worker) -> None:
+    gateway = Gateway(settings)
+    gateway.config.http = Impatient
+    async with gateway:
+        async with await Reader.open(f"{gateway.url}/api/agent/{await worker.thread()}/stream") as reader:
+            await reader.until_heartbeats(2)
 
 
 @pytest.mark.parametrize("metadata", [{"a": "\ud800"}, {"a": float("inf")}, {"a": "x" * 20_000}])
