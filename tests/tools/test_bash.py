@@ -145,6 +145,13 @@ async def test_line_numbers_in_errors_are_those_of_the_script(bench: Bench) -> N
     assert "Status 127" in result.text
 
 
+async def test_a_variable_that_is_not_set_is_no_command_that_is_not_found(bench: Bench) -> None:
+    result = await bench("bash", command="set -u; echo $NOT_SET")
+
+    assert "unbound variable" in result.text
+    assert "a command was not found" not in result.text
+
+
 async def test_a_syntax_error_is_a_failure_with_its_line(bench: Bench) -> None:
     result = await bench("bash", command="if; then")
 

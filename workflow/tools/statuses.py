@@ -52,7 +52,7 @@ def hints(command: str, exit_code: int, output: str, *, timed_out: bool) -> list
     found: list[str] = []
     if is_harmless(command, exit_code, output):
         found.append(f"Status 1 of this command means that {_answer(command)}; it is not a failure.")
-    elif exit_code in _MEANINGS and not timed_out:
+    elif exit_code in _MEANINGS and not timed_out and "unbound variable" not in output:  # which is 127 too
         found.append(f"Status {exit_code}: {_MEANINGS[exit_code]}.")
     if exit_code != 0 and _PROMPT.search(output[-2000:]):
         found.append(
