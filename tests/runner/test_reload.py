@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from workflow.core.config import AgentSettings, SandboxSettings, Settings, ToolSettings
 from workflow.core.config_load import config_hash, load
 from workflow.core.config_reload import Follower
 from workflow.runner.build import open_workshop
@@ -48,3 +49,16 @@ async def test_the_next_run_has_the_new_budget_and_model_and_the_port_needs_a_re
         assert "these need a restart: gateway.port" in caplog.text
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_an_approval_for_a_tool_that_is_none_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(
+        agent=AgentSettings(approvals={"bsh": "never", "bash": "ask", "web_fetch": "ask"}),
+        tools=ToolSettings(disabled=("web_fetch",)),
+        sandbox=SandboxSettings(mode="unsafe_host"),
+    )
+    async with open_workshop(settings, environ={}):
+        pass
+    assert [r.getMessage() for r in caplog.records if "approvals" in r.getMessage()] == [
+        "tools: [agent.approvals]: there is no tool 'bsh'"
+    ]

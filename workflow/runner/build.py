@@ -57,8 +57,12 @@ async def open_workshop(
     """
     environ = os.environ if environ is None else environ
     registry, problems = build_registry(settings.tools, network=settings.sandbox.network, environ=environ)
-    for problem in problems:
-        log.warning("tool plugin left out: %s", problem)
+    known = {*registry.names, *settings.tools.disabled}
+    unknown = [
+        f"[agent.approvals]: there is no tool {name!r}" for name in settings.agent.approvals if name not in known
+    ]
+    for problem in (*problems, *unknown):
+        log.warning("tools: %s", problem)
     models = build_llm(settings.llm, environ=environ)
     try:
         async with provider(
