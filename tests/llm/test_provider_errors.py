@@ -36,6 +36,9 @@ def body(message: str, **fields: object) -> bytes:
             ContextOverflow,
         ),
         (429, body("Rate limit reached"), ModelOverloaded),
+        (429, body("ThrottlingException: Too many tokens, please wait before trying again."), ModelOverloaded),
+        (429, body("Too many tokens per day, please wait before trying again."), ModelOverloaded),
+        (400, body("too many tokens: the prompt cannot exceed 4081"), ContextOverflow),
         (
             429,
             body("Rate limit reached. Please try again in 20s. Add a payment method at /account/billing"),

@@ -20,7 +20,8 @@ MAX_DETAIL_CHARS = 600
 
 _OVERFLOW = re.compile(
     r"context[_ ]length|context window|context size|context limit|maximum context|prompt is too long"
-    r"|input is too long|too many (?:input )?tokens|reduce the length|request too large|request_too_large"
+    r"|input is too long|too many (?:input )?tokens(?! per|, please wait)"
+    r"|reduce the length|request too large|request_too_large"
     r"|exceeds? the (?:maximum|model's max|limit) (?:number of )?(?:input )?tokens|input token count",
     re.IGNORECASE,
 )
