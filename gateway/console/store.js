@@ -52,9 +52,10 @@ export const toast = signal(/** @type {{ text: string, tone: "plain" | "bad" } |
 export const announcement = signal("");
 /** The dialog that is open. */
 export const dialog = signal(/** @type {Dialog | null} */ (null));
+/** What is open beside the conversation; where it would cover it, a page begins without. */
 export const panel = signal(
   /** @type {"plan" | "files" | "run" | ""} */ (
-    saved("panel", matchMedia("(min-width: 1180px)").matches ? "plan" : "")
+    matchMedia("(min-width: 1181px)").matches ? saved("panel", "plan") : ""
   ),
 );
 export const isSidebarOpen = signal(false);

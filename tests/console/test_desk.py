@@ -38,6 +38,23 @@ async def test_runs_are_shown_chosen_and_cancelled_with_a_reason(page: Page, cli
     client.cancel(second)
 
 
+async def test_all_runs_that_are_shown_are_chosen_with_one_click(page: Page, client: Client) -> None:
+    started = {start(client, FOR_EVER) for _ in range(3)}
+    await page.goto("/desk")
+    for run_id in started:
+        await expect(page.get_by_label(f"Choose {run_id}")).to_be_visible(timeout=15_000)
+    every = page.get_by_label("Choose all that are shown")
+    await every.check()
+    for run_id in started:
+        await expect(page.get_by_label(f"Choose {run_id}")).to_be_checked()
+    await every.uncheck()
+    await expect(page.get_by_role("button", name="chosen")).to_be_disabled()
+    await every.check()
+    await page.get_by_role("button", name="chosen").click()
+    await page.get_by_role("button", name="Cancel them").click()
+    await expect(page.get_by_text("No such run is open.")).to_be_visible(timeout=15_000)
+
+
 async def test_a_requeued_run_goes_on(page: Page, client: Client) -> None:
     run_id = start(client, FOR_EVER)
     await page.goto("/desk")

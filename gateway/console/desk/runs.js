@@ -6,7 +6,7 @@ import { html } from "../vendor/preact.js";
 import { checkedTo, Table, unseen, valueTo } from "./parts.js";
 import { act, asked, filter, overview, pick, picked, runs } from "./store.js";
 
-const RUN_HEADS = [unseen("Chosen"), "Run", "Tenant", "State", "Age", "Turn", "Cost", "Task", unseen("Actions")];
+const RUN_HEADS = ["Run", "Tenant", "State", "Age", "Turn", "Cost", "Task", unseen("Actions")];
 
 /** What each mark means, for those who point at it. @type {Record<string, string>} */
 const TROUBLES = {
@@ -21,14 +21,23 @@ const TROUBLES = {
 export function Runs() {
   const page = runs.value;
   const items = page?.items ?? [];
+  const heads = [html`<${All} />`, ...RUN_HEADS];
   return html`
     <${Filter} />
     ${page && !items.length && html`<p class="panel-empty">No such run is open.</p>`}
     ${
       items.length > 0 &&
-      html`<${Table} label="Open runs" heads=${RUN_HEADS}>${items.map((one) => html`<${Row} key=${one.run.run_id} one=${one} />`)}<//>`
+      html`<${Table} label="Open runs" heads=${heads}>${items.map((one) => html`<${Row} key=${one.run.run_id} one=${one} />`)}<//>`
     }
     ${page?.next_cursor && html`<p class="quiet">There are more; narrow down what is shown.</p>`}`;
+}
+
+/** Chooses all runs that are shown, or none. */
+function All() {
+  const ids = (runs.value?.items ?? []).map((one) => one.run.run_id);
+  const isOn = ids.every((id) => picked.value.has(id));
+  return html`<input type="checkbox" aria-label="Choose all that are shown" checked=${isOn}
+    onChange=${() => (picked.value = new Set(isOn ? [] : ids))} />`;
 }
 
 function Filter() {
