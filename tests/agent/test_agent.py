@@ -152,6 +152,15 @@ async def test_calls_of_one_id_are_two_calls_and_need_two_approvals() -> None:
     assert [result.error for result in subject.journal.of("tool.result")] == ["denied", ""]
 
 
+async def test_of_hundreds_of_calls_in_one_answer_only_the_first_run() -> None:
+    tool = Poke()
+    subject = bench(Turn(tool_calls=tuple(tool_call("poke", what="x") for _ in range(300))), "Done.", tools=[tool])
+    await subject.attempt()
+    assert tool.count == 100
+    assert [result.error for result in subject.journal.of("tool.result")].count("too_many_calls") == 200
+    assert terminal(subject).type == "run.finished"
+
+
 async def test_no_text_that_a_tool_comes_upon_ends_the_run() -> None:
     class Odd(Poke):
         async def run(self, args: PokeArgs, context: ToolContext) -> ToolOutput:

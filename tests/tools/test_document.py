@@ -14,7 +14,7 @@ from workflow.tools.template import TemplateArgs, UseTemplate
 
 TEXT = PAGE.read_text(encoding="utf-8")
 SOURCES = sorted(Path(workflow.tools.__path__[0]).glob("*.py"))
-GENERAL = {"cut_off", "invalid_arguments", "invalid_json", "unknown_tool"}
+GENERAL = {"cut_off", "invalid_arguments", "invalid_json", "too_many_calls", "unknown_tool"}
 """Errors of the call itself, before any tool runs."""
 
 

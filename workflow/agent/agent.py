@@ -273,7 +273,7 @@ class Agent:
             await self._compact()
             completion, item = await self._speak(turn)
         calls = self._unique(completion.tool_calls, turn)
-        parsed = [self.registry.parse(call, finish_reason=completion.finish_reason) for call in calls]
+        parsed = self.registry.parse_all(calls, finish_reason=completion.finish_reason)
         either = [(call, p) if isinstance(p, Exception) else p for call, p in zip(calls, parsed, strict=True)]
         shown = tuple(
             p.call

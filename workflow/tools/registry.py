@@ -1,7 +1,7 @@
 """The tools of a process: what the model is told about them, and its calls read as typed arguments."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from workflow.tools.base import Tool, ToolArgs
 from workflow.tools.fitting import fit
 from workflow.tools.schemas import parameters
 
+MAX_CALLS = 100
+"""Calls of one answer that run: a model that has begun to repeat itself sends hundreds."""
 _SCHEMA_CHARS = 1500
 _PROBLEMS = 8
 
@@ -67,6 +69,12 @@ class Registry:
     def nearest(self, name: str) -> tuple[str, ...]:
         """Up to three tools that `name` may stand for, best first."""
         return names.nearest(name, self._tools)
+
+    def parse_all(self, calls: Sequence[ToolCall], *, finish_reason: str = "") -> list[ParsedCall | ToolError]:
+        """Each call of one message as `parse` gives it; beyond `MAX_CALLS` an error of kind `too_many_calls`."""
+        text = f"Not run: an answer may have {MAX_CALLS} calls. Look at the results of the first ones, then go on."
+        parsed = [self.parse(call, finish_reason=finish_reason) for call in calls[:MAX_CALLS]]
+        return [*parsed, *(ToolError(text, kind="too_many_calls") for _ in calls[MAX_CALLS:])]
 
     def parse(self, call: ToolCall, *, finish_reason: str = "") -> ParsedCall | ToolError:
         """The call ready to run, or what to tell the model instead.
