@@ -51,7 +51,8 @@ back with your last id, after `retry` milliseconds. An EventSource does that by 
 status than 200 (429, or 503 while Redis is away): a page that finds its `readyState` closed opens a new one.
 
 **WebSocket.** `GET /api/agent/{{thread_id}}/ws` says the same as text messages `{{"event", "id"?, "data"}}`, and takes
-commands; see [api.md](api.md). Here it is opened with `?last_id=…-2`; `→` is what the client says:
+commands; see [api.md](api.md). With `?from=now` a first `keep_alive` has the id from which to resume. Here it is opened
+with `?last_id=…-2`; `→` is what the client says:
 
 ```
 {socket}

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.bodies import Body, Line
 from gateway.deps import admit, as_thread_id, run_of, services
 from gateway.errors import not_valid, problem, problem_of, request_id_of, respond
-from gateway.frames import Frame
+from gateway.frames import KEEP_ALIVE, Frame
 from gateway.ratelimit import Kind
 from gateway.routes.questions import AnswerBody
 from gateway.routes.runs import CancelBody, SteerBody
@@ -135,6 +135,8 @@ class _Session:
     async def _write(self) -> None:
         subscription, now = self._subscription, asyncio.get_running_loop().time
         try:
+            if self._websocket.query_params.get("from") == "now":  # one that is cut early must not start at another now
+                await self._websocket.send_text(Frame(KEEP_ALIVE.name, KEEP_ALIVE.data, at=subscription.cursor).ws)
             async for batch in subscription.batches():
                 texts = [frame.ws for frame in batch]
                 for text in ["\n".join(texts)] if self._together and texts else texts:

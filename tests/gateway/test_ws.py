@@ -46,6 +46,18 @@ async def test_socket_shows_the_log_and_resumes_after_any_event(gateway: Gateway
         assert (await take(socket, "task_agent_execute"))["id"] == ids[3]
 
 
+async def test_from_now_says_which_now_it_is(gateway: Gateway, worker: Worker) -> None:
+    thread = await worker.thread()
+    async with connect(address(gateway, thread, "?from=now")) as socket:
+        assert json.loads(await socket.recv()) == {"event": "keep_alive", "id": "0-0", "data": {}}
+    await worker.running(thread)
+    ids = await worker.ids(thread)
+    async with connect(address(gateway, thread, "?from=now")) as socket:
+        assert json.loads(await socket.recv())["id"] == ids[-1]
+    async with connect(address(gateway, thread, "?last_id=0-0")) as socket:
+        assert [(await take(socket, "task_agent_execute"))["id"] for _ in ids] == ids
+
+
 async def test_what_is_there_already_comes_many_to_a_message_when_asked_for(gateway: Gateway, worker: Worker) -> None:
     thread = await worker.thread()
     turn = await worker.running(thread)
