@@ -44,6 +44,22 @@ async def test_keys_do_nothing_behind_a_dialog(page: Page, client: Client) -> No
     await expect(page.locator(".title")).to_have_text("New thread")
 
 
+async def test_a_dialog_that_closes_takes_no_other_with_it(page: Page, client: Client) -> None:
+    await open_thread(page, client.initiate(title="Again"))
+    await page.get_by_label("Keyboard and help").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    late = """async () => {
+        const { dialog } = await import("/store.js");
+        const first = document.querySelector("dialog");
+        dialog.value = null;
+        await new Promise(requestAnimationFrame);
+        dialog.value = { kind: "delete" };
+        first.dispatchEvent(new Event("close"));
+    }"""
+    await page.evaluate(late)
+    await expect(page.get_by_role("dialog", name="Delete this thread?")).to_be_visible()
+
+
 @pytest.mark.parametrize("path", ["/", "/desk"])
 async def test_what_is_said_while_a_dialog_is_open_is_said_in_it(page: Page, client: Client, path: str) -> None:
     if path == "/":

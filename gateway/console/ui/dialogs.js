@@ -70,8 +70,11 @@ export function Modal({ title, close, wide = false, describedBy, children }) {
     return () => element.close();
   }, []);
   const onClick = (/** @type {Event} */ event) => event.target === ref.current && close();
+  // Not by the browser, which tells of it later: what is open then may be another dialog.
+  const onCancel = (/** @type {Event} */ event) => (event.preventDefault(), ref.current?.close(), close());
+  const onClose = () => ref.current && close();
   return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-label=${title} aria-describedby=${describedBy}
-    onClose=${close} onClick=${onClick}>
+    onCancel=${onCancel} onClose=${onClose} onClick=${onClick}>
     <div class="dialog-head"><h2>${title}</h2><${IconButton} icon="cross" label="Close" onClick=${close} /></div>
     <div class="dialog-body">${children}</div>
     <${Toast} />
