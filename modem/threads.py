@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from modem import keys
+from modem.pages import count_before, cursor_of, rank_after
 from modem.pool import Connections, translated
 from modem.runs import Runs
 from modem.sched import Scheduler
@@ -86,16 +87,19 @@ class Threads:
     async def find(
         self, caller: Caller, *, limit: int = 50, cursor: str = "", query: str = ""
     ) -> tuple[list[ThreadRecord], str]:
-        """The newest threads first, and the cursor of the next page ('' at the end). `query` is found in titles."""
+        """The newest threads first, and the cursor of the next page ('' at the end). `query` is found in titles.
+
+        Raises: BadInput for what is no cursor, Unavailable.
+        """
         index = keys.tenant_threads(caller.tenant)
         found: list[ThreadRecord] = []
         async with translated():
-            rank = await self._redis.zrevrank(index, cursor) if cursor else None
-        start = 0 if rank is None else rank + 1
+            start = await rank_after(self._redis, index, cursor)
         while True:
             async with translated():
-                ids = [ThreadId(t.decode()) for t in await self._redis.zrevrange(index, start, start + limit - 1)]
-            for thread_id in ids:
+                page = await self._redis.zrevrange(index, start, start + limit - 1, withscores=True)
+            for name, created_ms in page:
+                thread_id = ThreadId(name.decode())
                 record = await self._listed(caller, thread_id)
                 if record is None:
                     continue  # it left the index, and those behind it moved up
@@ -103,8 +107,8 @@ class Threads:
                 if query.lower() in record.title.lower():
                     found.append(record)
                     if len(found) == limit:
-                        return found, thread_id
-            if len(ids) < limit:
+                        return found, cursor_of(created_ms, thread_id)
+            if len(page) < limit:
                 return found, ""
 
     async def _listed(self, caller: Caller, thread_id: ThreadId) -> ThreadRecord | None:
@@ -287,14 +291,17 @@ class Threads:
     async def runs(
         self, caller: Caller, thread_id: ThreadId, *, limit: int = 50, cursor: str = ""
     ) -> tuple[list[RunRecord], str]:
-        """The newest runs first, and the cursor of the next page ('' at the end)."""
+        """The newest runs first, and the cursor of the next page ('' at the end).
+
+        Raises: NotFound, BadInput for what is no cursor, Unavailable.
+        """
         await self.get(caller, thread_id)
-        start = int(cursor) if cursor.isdecimal() else 0
         async with translated():
-            ids = await self._redis.lrange(keys.runs(thread_id), -start - limit, -start - 1)
-            total = await self._redis.llen(keys.runs(thread_id))
+            end = count_before(cursor, await self._redis.llen(keys.runs(thread_id)))
+            start = max(0, end - limit)
+            ids = await self._redis.lrange(keys.runs(thread_id), start, end - 1) if end else []
         records = [await self.run(caller, RunId(run_id.decode())) for run_id in reversed(ids)]
-        return records, str(start + limit) if start + limit < total else ""
+        return records, str(start) if start else ""
 
     async def cancel(self, caller: Caller, run_id: RunId, *, reason: str = "") -> RunRecord:
         """Asks for the end of a run; one that has ended stays as it is."""

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from modem import keys
+from modem.pages import cursor_of, rank_after
 from modem.pool import Connections, translated
 from workflow.core.addresses import checked_url
 from workflow.core.config import WebhookSettings
@@ -143,12 +144,15 @@ class Webhooks:
             )
 
     async def dead(self, tenant: TenantId | None, *, limit: int = 50, cursor: str = "") -> tuple[list[DeadNotice], str]:
-        """The dead notices of a tenant, or of all, newest first, and the cursor of the next page ('' at the end)."""
+        """The dead notices of a tenant, or of all, newest first, and the cursor of the next page ('' at the end).
+
+        Raises: BadInput for what is no cursor, Unavailable.
+        """
         index = keys.HOOKS_DEAD if tenant is None else keys.dead_notices(tenant)
         async with translated():
-            rank = await self._redis.zrevrank(index, cursor) if cursor else None
-            start = 0 if rank is None else rank + 1
-            ids = [raw.decode() for raw in await self._redis.zrevrange(index, start, start + limit - 1)]
+            start = await rank_after(self._redis, index, cursor)
+            page = await self._redis.zrevrange(index, start, start + limit - 1, withscores=True)
+            ids = [name.decode() for name, _ in page]
             pipe = self._redis.pipeline(transaction=False)
             for notice_id in ids:
                 pipe.hgetall(keys.notice(notice_id))
@@ -160,7 +164,7 @@ class Webhooks:
             for notice_id, raw in zip(ids, found, strict=True)
             if raw
         ]
-        return notices, ids[-1] if len(ids) == limit else ""
+        return notices, cursor_of(page[-1][1], ids[-1]) if len(ids) == limit else ""
 
     async def replay(self, tenant: TenantId, notice_id: str) -> None:
         """Delivers a dead notice again, from its first attempt on. Raises: NotFound, Conflict when it is not dead."""

@@ -94,7 +94,7 @@ async def list_costs(
     )
 
 
-@router.get("/webhooks/dead", responses=documented(401, 403, 422, 429, 503))
+@router.get("/webhooks/dead", responses=documented(400, 401, 403, 422, 429, 503))
 async def list_all_dead(caller: Operator, held: ServicesDep, limit: Limit = 50, cursor: Cursor = "") -> DeadNoticePage:
     """Notices of all tenants that were given up, newest first."""
     items, next_cursor = await held.desk.dead(limit=limit, cursor=cursor)

@@ -25,7 +25,7 @@ class SteerBody(Body):
     text: Spoken = Field(max_length=100_000, description="read at the run's next turn")
 
 
-@router.get("", responses=documented(401, 403, 404, 422, 429, 503))
+@router.get("", responses=documented(400, 401, 403, 404, 422, 429, 503))
 async def list_runs(
     thread_id: ThreadPath, caller: Reader, held: ServicesDep, limit: Limit = 50, cursor: Cursor = ""
 ) -> RunPage:

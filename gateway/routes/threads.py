@@ -142,7 +142,7 @@ async def start_run(
     )
 
 
-@router.get("", responses=documented(401, 403, 422, 429, 503))
+@router.get("", responses=documented(400, 401, 403, 422, 429, 503))
 async def list_threads(
     caller: Reader,
     held: ServicesDep,

@@ -28,7 +28,7 @@ async def _notice_path(notice_id: Annotated[str, Path(description="the notice's 
 NoticePath = Annotated[str, Depends(_notice_path)]
 
 
-@router.get("/dead", responses=documented(401, 403, 422, 429, 503))
+@router.get("/dead", responses=documented(400, 401, 403, 422, 429, 503))
 async def list_dead(caller: Reader, held: ServicesDep, limit: Limit = 50, cursor: Cursor = "") -> DeadPage:
     """The tenant's notices that were given up, newest first. They are kept for 14 days, the newest 1,000 of them."""
     items, next_cursor = await held.webhooks.dead(caller.tenant, limit=limit, cursor=cursor)

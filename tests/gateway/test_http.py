@@ -18,6 +18,7 @@ from tests.gateway.reading import Reader
 from tests.gateway.serving import Gateway
 from tests.until import until
 from workflow.core.config import Settings
+from workflow.core.ids import ThreadId
 
 
 async def thread_of(http: httpx.AsyncClient) -> str:
@@ -74,6 +75,36 @@ async def test_threads_come_in_pages_each_once(http: httpx.AsyncClient) -> None:
         cursor = page["next_cursor"]
     assert sorted(listed) == sorted(made)
     assert (await http.get("/api/agent", params={"limit": 1, "q": "no such title"})).json()["items"] == []
+
+
+async def test_a_page_goes_on_where_the_last_one_ended_whatever_came_and_went(
+    http: httpx.AsyncClient, worker: Worker
+) -> None:
+    made = [await thread_of(http) for _ in range(5)]
+    first = (await http.get("/api/agent", params={"limit": 2})).json()
+    assert [item["thread_id"] for item in first["items"]] == made[:2:-1]
+    await thread_of(http)
+    await http.delete(f"/api/agent/{made[3]}")  # the last one shown
+    rest = (await http.get("/api/agent", params={"cursor": first["next_cursor"]})).json()
+    assert [item["thread_id"] for item in rest["items"]] == made[2::-1]
+
+    path = f"/api/agent/{made[0]}/runs"
+    runs = [await worker.open(ThreadId(made[0])) for _ in range(4)]
+    first = (await http.get(path, params={"limit": 2})).json()
+    await worker.open(ThreadId(made[0]))
+    rest = (await http.get(path, params={"limit": 2, "cursor": first["next_cursor"]})).json()
+    assert [item["run_id"] for item in first["items"] + rest["items"]] == runs[::-1]
+    assert rest["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/agent", "/api/agent/{}/runs", "/api/webhooks/dead", "/api/operator/webhooks/dead"]
+)
+@pytest.mark.parametrize("cursor", ["nope", "-1", "1:", ":a", "٣:a", "1e3:a", "(1:a", "0" * 16])
+async def test_what_is_no_cursor_is_refused(http: httpx.AsyncClient, path: str, cursor: str) -> None:
+    answer = await http.get(path.format(await thread_of(http)), params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_input")
+    assert "next_cursor" in answer.json()["detail"]
 
 
 async def test_execute_accepts_a_task_and_the_same_key_gives_the_same_run(http: httpx.AsyncClient) -> None:

@@ -381,6 +381,14 @@ async def test_dead_notices_come_newest_first_in_pages(line: Line) -> None:
     assert seen[0] == ids[-1]
 
 
+async def test_a_page_of_dead_notices_goes_on_though_its_last_one_is_no_longer_dead(line: Line) -> None:
+    ids = [await kill(line) for _ in range(4)]
+    page, cursor = await line.runs.webhooks.dead(ALICE.tenant, limit=2)
+    await line.runs.webhooks.delete(ALICE.tenant, page[-1].id)
+    rest, _ = await line.runs.webhooks.dead(ALICE.tenant, limit=2, cursor=cursor)
+    assert sorted(notice.id for notice in page + rest) == sorted(ids)
+
+
 async def test_another_tenants_notices_look_like_unknown_ones(line: Line) -> None:
     notice_id = await kill(line)
     assert await line.runs.webhooks.dead(EVE.tenant) == ([], "")
