@@ -7,7 +7,10 @@ from playwright.async_api import ConsoleMessage, Page, expect
 
 Watched: TypeAlias = list[str]
 
-EXPECTED = ("net::ERR_INTERNET_DISCONNECTED", "net::ERR_CONNECTION_REFUSED", "net::ERR_NETWORK_CHANGED")
+EXPECTED = (
+    *("net::ERR_INTERNET_DISCONNECTED", "net::ERR_NETWORK_CHANGED"),
+    *("net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET"),
+)
 """What a browser says when the network is cut on purpose."""
 
 
