@@ -37,8 +37,8 @@ from workflow.core.log import set_level
 from workflow.core.records import Caller
 from workflow.core.tracing import Tracing, open_tracing
 
-COMMAND_CONNECTIONS = 8
-"""One event loop keeps no more busy; and for any number of browsers, Redis sees eleven connections of a gateway."""
+COMMAND_CONNECTIONS = 7
+"""One event loop keeps no more busy; and for any number of browsers, Redis sees ten connections of a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
