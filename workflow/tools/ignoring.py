@@ -1,4 +1,5 @@
-"""What ignore files exclude from a listing: git's rules, read with patterns that no file can make slow."""
+"""What ignore files exclude from a listing: git's rules, read with patterns that no file can make slow (with those of
+pathspec a hostile file held a worker up for minutes, measured)."""
 
 import posixpath
 import re
