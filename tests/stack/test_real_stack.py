@@ -1,12 +1,14 @@
 """`./run.sh` with the real gateway, worker and Redis: what a newcomer types, and what is left afterwards."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from scripts.stack.health import get_health
+from tests.line import bash, script
 from tests.stack.conftest import Beside, Launch, gone, own_environ
 from tests.stack.test_run_sh import ROOT, RUN, installed
 
@@ -81,17 +84,23 @@ async def execute(port: int, task: str) -> None:
 
     found = re.search(r'"thread_id": ?"(\w+)"', await post("/api/agent/initiate", "{}"))
     assert found
-    assert " 202 " in await post(f"/api/agent/{found[1]}/execute", f'{{"task": "{task}"}}')
+    assert " 202 " in await post(f"/api/agent/{found[1]}/execute", json.dumps({"task": task}))
 
 
-async def until_in_sandbox(beside: Beside) -> list[psutil.Process]:
-    """The whole family, once the worker has a sandbox open."""
+async def until_asleep(beside: Beside) -> list[psutil.Process]:
+    """The whole family, once a command sleeps in a sandbox."""
     async with asyncio.timeout(60):
         while True:
             processes = beside.descendants()
-            if len(processes) > 5:
+            if any(_is_asleep(process) for process in processes):
                 return processes
             await asyncio.sleep(0.05)
+
+
+def _is_asleep(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.name() == "sleep"
+    return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -100,8 +109,8 @@ async def test_ending_run_sh_amid_a_run_leaves_no_process_within_five_seconds(
 ) -> None:
     beside = await launch(str(RUN))
     await beside.until_all("is ready")
-    await execute(int(environ["DIALTONE_GATEWAY__PORT"]), "count words")
-    processes = await until_in_sandbox(beside)
+    await execute(int(environ["DIALTONE_GATEWAY__PORT"]), script(bash("sleep 100")))
+    processes = await until_asleep(beside)
     os.kill(beside.process.pid, number)
     assert await gone(processes, within_s=5) == []
 
