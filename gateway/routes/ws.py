@@ -151,18 +151,20 @@ class _Session:
 
     async def _take(self, text: str) -> None:
         """One command, answered before the next is read."""
-        mark, request_id = {"id": _id_in(text)}, request_id_of(self._websocket.scope)
+        command_id, request_id = "", request_id_of(self._websocket.scope)
         try:
             try:
                 command = _COMMAND.validate_json(text)
             except ValidationError as error:
+                command_id = _id_in(text)
                 await self._admit("requests", route="")
-                await self._say("error", _unreadable(error, request_id) | mark)
+                await self._say("error", _unreadable(error, request_id) | {"id": command_id})
             else:
+                command_id = command.id
                 result = await self._obey(command)
-                await self._say("reply", mark | {"command": command.command, "result": result})
+                await self._say("reply", {"id": command_id, "command": command.command, "result": result})
         except DialtoneError as error:
-            await self._say("error", problem_of(error, request_id) | mark)
+            await self._say("error", problem_of(error, request_id) | {"id": command_id})
 
     async def _admit(self, kind: Kind, *, route: str) -> None:
         await self._held.auth.check(self._caller)
@@ -189,7 +191,7 @@ class _Session:
 
 
 def _id_in(text: str) -> str:
-    """The id that a command bears, however wrong the rest of it is; empty if it has none."""
+    """The id that a command bears whose rest is wrong; empty if it has none."""
     try:
         said = from_json(text)
     except ValueError:

@@ -15,7 +15,7 @@ from workflow.core.config import AgentSettings
 from workflow.core.errors import ContextOverflow, ModelError
 from workflow.core.events import ContextCompacted, Message, RunQueued, ToolCall, ToolResulted, Usage
 from workflow.core.ids import CallId, RunId, ThreadId
-from workflow.core.state import OPEN_STATUSES, ThreadState
+from workflow.core.state import ThreadState
 from workflow.llm.base import (
     AssistantMessage,
     ChatMessage,
@@ -187,7 +187,7 @@ def notes_of(summary: str) -> str:
 
 def kept_words(old: Sequence[Entry], state: ThreadState) -> str:
     """What stands before the notes: what people said, word for word, and what the log knows for sure."""
-    open_runs = {run.run_id for run in state.runs.values() if run.status in OPEN_STATUSES}
+    open_runs = state.open_runs
     said: list[str] = []
     for entry in old:
         match entry:

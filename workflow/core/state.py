@@ -34,8 +34,6 @@ from workflow.core.events import (
 )
 from workflow.core.ids import CallId, RunId
 
-OPEN_STATUSES = frozenset({"queued", "running"})
-
 
 @dataclass(slots=True)
 class RunState:
@@ -160,8 +158,13 @@ class ThreadState:
         else:
             self.files[event.path] = event
 
+    @property
+    def open_runs(self) -> set[RunId]:
+        """The runs that have not ended."""
+        return {run.run_id for run in self.runs.values() if run.status in {"queued", "running"}}
+
     def _compact(self, event: ContextCompacted) -> None:
-        open_runs = {run.run_id for run in self.runs.values() if run.status in OPEN_STATUSES}
+        open_runs = self.open_runs
         kept = [
             entry
             for entry in self.transcript
