@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from modem import workers
@@ -204,7 +205,9 @@ class Host:
 
     def _record(self) -> WorkerRecord:
         """What this process says of itself. Blocking: a network disk may take its time."""
-        disk = shutil.disk_usage(self._settings.data_dir)
+        folder = Path(self._settings.data_dir)
+        # With sandboxes at a vendor nobody may have made it.
+        disk = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
         return WorkerRecord(
             worker=self.name,
             host=self._host,

@@ -23,17 +23,21 @@ def why_not() -> str:
     return boxes.why_not()
 
 
-@cache
-def _started(vendor: Vendor) -> BoxServer:
+def make_server(vendor: Vendor, *, home: str = "") -> BoxServer:
+    """The vendor's server, not started yet. home: as of BoxServer."""
     # Imported here: the vendors' libraries take seconds.
     if vendor == "e2b":
         from tests.servers.e2b_server import E2bServer
 
-        server: BoxServer = E2bServer(api_key=KEY)
-    else:
-        from tests.servers.daytona_server import DaytonaServer
+        return E2bServer(api_key=KEY, home=home)
+    from tests.servers.daytona_server import DaytonaServer
 
-        server = DaytonaServer(api_key=KEY)
+    return DaytonaServer(api_key=KEY, home=home)
+
+
+@cache
+def _started(vendor: Vendor) -> BoxServer:
+    server = make_server(vendor)
     server.__enter__()
     atexit.register(server.__exit__, None, None, None)
     return server

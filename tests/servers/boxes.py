@@ -33,7 +33,8 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 def entering(folder: str, home: str, argv: list[str]) -> list[str]:
     """The command that runs `argv` where `folder` lies at `home`, for itself alone."""
     as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-    bind = '/bin/mount --bind "$1" "$2" && cd "$2" && shift 2 && exec "$@"'
+    make = '[ -d "$2" ] || { /bin/mount -t tmpfs none "${2%/*}" && /bin/mkdir "$2"; }'  # this host has no such user
+    bind = f'{make}; /bin/mount --bind "$1" "$2" && cd "$2" && shift 2 && exec "$@"'
     unshare = ["/usr/bin/unshare", "--mount", *as_root, "--propagation", "private", "--"]
     return [*unshare, "/bin/sh", "-c", bind, "sh", folder, home, *argv]
 
@@ -138,7 +139,8 @@ class Fault:
 class BoxServer:
     """Runs an ASGI application on a free port in a thread of its own, so that it is no part of the test's loop."""
 
-    def __init__(self, *, api_key: str) -> None:
+    def __init__(self, *, api_key: str, home: str = "") -> None:
+        """home: of every box, as its processes see it; empty: a folder of ours, whose path no other test has."""
         self.api_key = api_key
         self.boxes: dict[str, Box] = {}
         self.faults: list[Fault] = []
@@ -146,9 +148,9 @@ class BoxServer:
         """(method, path) of each, oldest first."""
         self.port = 0
         self._folder = Path(tempfile.mkdtemp(prefix="dt-boxes-"))
-        self.home = str(self._folder / "home")
-        """Of every box, as its processes see it."""
-        Path(self.home).mkdir()
+        self.home = home or str(self._folder / "home")
+        if not home:
+            Path(self.home).mkdir()
         self._count = 0
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -163,6 +165,11 @@ class BoxServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """For the control plane."""
+        return self.url
 
     def __enter__(self) -> Self:
         config = uvicorn.Config(

@@ -48,8 +48,8 @@ class Session:
 class DaytonaServer(BoxServer):
     """Usage: `with DaytonaServer(api_key="...") as server: ... server.api_url ...`"""
 
-    def __init__(self, *, api_key: str) -> None:
-        super().__init__(api_key=api_key)
+    def __init__(self, *, api_key: str, home: str = "") -> None:
+        super().__init__(api_key=api_key, home=home)
         self.slow_starts = 0
         """So many looks at a starting sandbox until it has started."""
         self.sessions: dict[str, Session] = {}

@@ -31,8 +31,8 @@ CHUNK = 32_768
 class E2bServer(BoxServer):
     """Usage: `with E2bServer(api_key="...") as server: ... server.url ...` for api_url and sandbox_url alike."""
 
-    def __init__(self, *, api_key: str) -> None:
-        super().__init__(api_key=api_key)
+    def __init__(self, *, api_key: str, home: str = "") -> None:
+        super().__init__(api_key=api_key, home=home)
         self._processes: dict[int, tuple[Box, asyncio.subprocess.Process]] = {}
         self._control = Starlette(
             routes=[
