@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import time
 
@@ -10,10 +10,13 @@ import pytest
 
 from tests.sandboxes.conftest import MakeProvider
 from tests.sandboxes.holding import why_not
+from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
 from workflow.core.ids import ThreadId
+from workflow.sandboxes import lock
 from workflow.sandboxes.base import FLEETING
-from workflow.sandboxes.keeping import Tidied
+from workflow.sandboxes.keeping import Keeper, Tidied
+from workflow.sandboxes.places import Places
 from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Tier
 from workflow.sandboxes.tree import MAX_READ, Tree
@@ -52,6 +55,99 @@ async def test_an_unused_workspace_is_put_away_and_comes_back_whole(make: MakePr
         await sandbox.write("link", b"changed")
         await sandbox.restore(snapshot)
         assert await sandbox.read("a/b/file") == b"text\n"
+
+
+async def test_what_is_put_away_keeps_its_times_its_links_and_its_depths(make: MakeProvider, folder: Path) -> None:
+    nested = "import os\nfor _ in range(1100):\n    os.mkdir('d')\n    os.chdir('d')\nopen('end', 'w').write('deep')"
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        await sandbox.exec("echo text > one; ln one two; touch -d 2020-01-02T03:04:05Z one; mkdir at; touch -d @9 at")
+        assert (await sandbox.exec(["python3", "-c", nested])).exit_code == 0
+    last_used(folder, OLD, days=8)
+    async with make() as provider:
+        assert (await provider.tidy()).archived == (OLD,)
+        sandbox = await provider.open(OLD)
+        found = await sandbox.exec("test one -ef two; echo $?; stat -c %Y one at; find . -name end -exec cat {} +")
+        assert found.stdout == b"0\n1577934245\n9\ndeep"
+        await provider.remove(OLD)  # too deep for what removes the test's folder
+
+
+async def test_what_a_dying_worker_has_left_of_a_workspace_never_replaces_its_archive(
+    make: MakeProvider, folder: Path
+) -> None:
+    async with make() as provider:
+        for name in ("a", "b"):
+            await (await provider.open(OLD)).write(name, b"kept")
+    last_used(folder, OLD, days=8)
+    async with make() as provider:
+        await provider.tidy()
+        left = folder / "workspaces" / OLD
+        for name in ("b", ".dialtone-0123456789abcdef"):
+            (left / name).parent.mkdir(mode=0o700, exist_ok=True)
+            (left / name).write_bytes(b"kept")
+        assert (await provider.tidy()).archived == (OLD,)
+        assert not left.exists()
+        left.mkdir(mode=0o700)
+        (left / ".dialtone-0123456789abcdef").write_bytes(b"half")
+        assert (await (await provider.open(OLD)).exec("ls -A")).stdout == b"a\nb\n"
+
+
+async def test_a_workspace_that_cannot_be_put_away_stays_and_keeps_no_other_from_it(
+    make: MakeProvider, folder: Path
+) -> None:
+    async with make(disk_bytes=1_000_000) as provider:
+        await (await provider.open(OLD)).exec("for name in 1 2 3 4 5; do truncate -s 1000000 $name; done")
+        await (await provider.open(NEW)).write("file", b"kept")
+    for thread_id in (OLD, NEW):
+        last_used(folder, thread_id, days=8)
+    async with make(disk_bytes=1_000_000) as provider:
+        assert (await provider.tidy()).archived == (NEW,)
+        assert len(await (await provider.open(OLD)).list()) == 5
+    assert not list((folder / "sandboxes" / OLD).glob("workspace.tar.gz*"))
+
+
+async def test_one_worker_at_a_time_puts_workspaces_away(make: MakeProvider, folder: Path) -> None:
+    async with make(workspaces_bytes=1) as provider:
+        await (await provider.open(OLD)).write("file", b"kept")
+        await provider.stop(OLD)
+    last_used(folder, OLD, days=8)
+    async with make(workspaces_bytes=1) as provider:
+        other = lock.take(folder / "tidying")
+        try:
+            assert await provider.tidy() == Tidied()
+        finally:
+            os.close(other)
+        assert await provider.tidy() == Tidied((OLD,), (OLD,))
+
+
+@pytest.fixture
+def ordinary(folder: Path) -> Iterator[Places]:
+    """The folders of a worker that is no root, in a process that is not either."""
+    uid = os.geteuid()
+    if uid == 0:
+        os.chown(folder, 4242, 4242)
+        os.seteuid(4242)
+    yield Places(folder, own_uids=False)
+    if uid == 0:
+        os.seteuid(0)
+
+
+def test_without_root_what_its_owner_closed_to_himself_is_put_away_whole(ordinary: Places, folder: Path) -> None:
+    workspace = ordinary.make(OLD).workspace
+    for name, mode in {"closed": 0o000, "readonly": 0o555}.items():
+        (workspace / name).mkdir()
+        (workspace / name / "file").write_text("kept")
+        (workspace / name / "file").chmod(mode & 0o444)
+        (workspace / name).chmod(mode)
+    workspace.chmod(0o500)
+    last_used(folder, OLD, days=8)
+    tidied = Keeper(ordinary, SandboxSettings(), in_use=lambda thread_id: False).tidy()
+    assert tidied.archived == (OLD,)
+    ordinary.make(OLD)
+    assert [(workspace / name).stat().st_mode & 0o777 for name in ("closed", "readonly")] == [0o000, 0o555]
+    (workspace / "closed").chmod(0o700)
+    (workspace / "closed" / "file").chmod(0o600)
+    assert {(workspace / name / "file").read_text() for name in ("closed", "readonly")} == {"kept"}
 
 
 async def test_nothing_is_put_away_while_a_worker_uses_it(make: MakeProvider, folder: Path) -> None:

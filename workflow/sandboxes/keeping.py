@@ -1,12 +1,14 @@
 """Which workspaces stay as they are, which are put away, and which go when the disk budget is used up."""
 
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from time import time
 
 from workflow.core.config import SandboxSettings
+from workflow.core.errors import SandboxError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.disk import measure
@@ -14,7 +16,11 @@ from workflow.sandboxes.packing import put_away
 from workflow.sandboxes.places import ARCHIVE, USED, Places, delete
 from workflow.sandboxes.tree import Tree
 
+log = logging.getLogger(__name__)
+
 DAY_S = 86_400.0
+LARGEST = 4
+"""A workspace whose files look this many times larger than they may be stays as it is: holes count when packed."""
 SAFE_S = 3600.0
 """A workspace that was opened within the last hour is never touched, whatever the budget says."""
 
@@ -52,45 +58,63 @@ class Keeper:
         What is put away already and still too much is deleted. Nothing that is in use is touched, and nothing of
         `busy`: threads whose run has not ended, though no worker may hold it now.
         """
+        mine = lock.take_free(self._places.tidying)
+        if mine is None:  # Another worker is at it; what it makes room for must not be counted by two.
+            return Tidied()
+        try:
+            return self._tidy([thread_id for thread_id in self.threads() if thread_id not in busy])
+        finally:
+            os.close(mine)
+
+    def _tidy(self, threads: Sequence[ThreadId]) -> Tidied:
         archived, deleted = [], []
-        threads = [thread_id for thread_id in self.threads() if thread_id not in busy]
         for thread_id in threads:
-            if self._archive(thread_id, unused_s=self._settings.archive_after_days * DAY_S):
+            if self._try(self._archive, thread_id, unused_s=self._settings.archive_after_days * DAY_S):
                 archived.append(thread_id)
         sizes = {thread_id: self._bytes(thread_id) for thread_id in self._places.threads()}
         for thread_id in threads:
-            if sum(sizes.values()) > self._settings.workspaces_bytes and self._archive(thread_id, unused_s=SAFE_S):
+            if sum(sizes.values()) > self._settings.workspaces_bytes and self._try(
+                self._archive, thread_id, unused_s=SAFE_S
+            ):
                 archived.append(thread_id)
                 sizes[thread_id] = self._bytes(thread_id)
         for thread_id in threads:
-            if sum(sizes.values()) > self._settings.workspaces_bytes and self._delete(thread_id, unused_s=SAFE_S):
+            if sum(sizes.values()) > self._settings.workspaces_bytes and self._try(
+                self._delete, thread_id, unused_s=SAFE_S
+            ):
                 deleted.append(thread_id)
                 sizes[thread_id] = 0
         return Tidied(tuple(archived), tuple(deleted))
 
-    def _archive(self, thread_id: ThreadId, *, unused_s: float) -> bool:
-        """Puts a workspace away; False if it is in use or put away already. Caches in its home folder are dropped."""
+    def _try(self, step: Callable[[ThreadId], bool], thread_id: ThreadId, *, unused_s: float) -> bool:
+        """What `step` says; False if it failed, which must not keep all other workspaces from their turn."""
+        try:
+            with self._places.held(thread_id):
+                return self._claim(thread_id, unused_s) and step(thread_id)
+        except (SandboxError, OSError) as error:
+            log.warning("a workspace is left as it is: %s", error, extra={"thread_id": thread_id})
+            return False
+
+    def _archive(self, thread_id: ThreadId) -> bool:
+        """Puts a workspace away; False if it is put away already. Caches in its home folder are dropped."""
         workspace, state = self._places.folders(thread_id)
-        with self._places.held(thread_id):
-            if not workspace.is_dir() or not self._claim(thread_id, unused_s):
-                return False
+        if not workspace.is_dir():
+            return False
+        if not (state / ARCHIVE).exists():  # Else the workspace is what a worker that died has left of it.
+            workspace.chmod(0o700)  # so that an ordinary user can read his own
             tree = Tree(workspace, owner=workspace.stat().st_uid)
             try:
-                put_away(tree, state / ARCHIVE)
+                put_away(tree, state / ARCHIVE, max_bytes=LARGEST * self._settings.disk_bytes)
             finally:
                 os.close(tree.root_fd)
-            for folder in (workspace, state / "home", state / "tmp"):
-                delete(folder)
-            return True
+        for folder in (state / "home", state / "tmp", workspace):  # The last one says that it is done.
+            delete(folder)
+        return True
 
-    def _delete(self, thread_id: ThreadId, *, unused_s: float) -> bool:
-        workspace, state = self._places.folders(thread_id)
-        with self._places.held(thread_id):
-            if not self._claim(thread_id, unused_s):
-                return False
-            delete(workspace)
-            delete(state)
-            return True
+    def _delete(self, thread_id: ThreadId) -> bool:
+        for folder in self._places.folders(thread_id):
+            delete(folder)
+        return True
 
     def _claim(self, thread_id: ThreadId, unused_s: float) -> bool:
         """True if nobody uses the thread, or did within `unused_s`. Whoever comes now waits for `held`."""
@@ -107,7 +131,7 @@ class Keeper:
     def _bytes(self, thread_id: ThreadId) -> int:
         total = 0
         for folder in self._places.folders(thread_id):
-            if folder.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # put away, or deleted by now
                 fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     total += measure((fd,)).bytes

@@ -1,17 +1,20 @@
 """Whole trees of a local workspace as tar archives: for people (bytes), and for putting an unused one away (a file)."""
 
 import os
+import stat as modes
 import tarfile
+import zlib
 from functools import partial
 from pathlib import Path
 
-from workflow.core.errors import SandboxError
+from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.archive import Member, members, pack
 from workflow.sandboxes.base import FileStat
 from workflow.sandboxes.paths import relative
 from workflow.sandboxes.tree import Tree
 
 CHUNK = 1 << 20
+UNFINISHED = ".tmp"
 
 
 def unpack(tree: Tree, archive: bytes, path: str) -> int:
@@ -36,46 +39,77 @@ def packed(tree: Tree, path: str, *, workdir: str) -> bytes:
     return pack(_member(tree, stat, prefix) for stat in tree.walk(path) if stat.kind != "other")
 
 
-def put_away(tree: Tree, target: Path) -> None:
+def put_away(tree: Tree, target: Path, *, max_bytes: int) -> None:
     """Writes the whole tree to a compressed archive, which is there whole or not at all. Blocking.
 
-    Raises: SandboxError if it cannot be written, or a file changes meanwhile.
+    What its owner closed to himself is opened on the way; the archive has it closed.
+    max_bytes: of all files, holes included. Raises: SandboxError if they have more, one changes meanwhile or cannot
+    be read, or the archive cannot be written.
     """
-    temporary = target.with_name(f"{target.name}.tmp")
+    temporary = target.with_name(f"{target.name}{UNFINISHED}")
     try:
         with tarfile.open(temporary, "w:gz", compresslevel=3, format=tarfile.PAX_FORMAT) as tar:
-            for stat in tree.walk():
-                header = tarfile.TarInfo(stat.path)
-                header.mode, header.mtime = stat.mode, stat.mtime_ns / 1e9
-                if stat.kind == "dir":
-                    header.type = tarfile.DIRTYPE
-                    tar.addfile(header)
-                elif stat.kind == "symlink":
-                    header.type, header.linkname = tarfile.SYMTYPE, tree.target(stat.path)
-                    tar.addfile(header)
-                elif stat.kind == "file":
-                    with tree.opened(stat.path) as fd, os.fdopen(os.dup(fd), "rb") as content:
-                        header.size = stat.size
-                        tar.addfile(header, content)
+            _put_all(tree, tar, max_bytes=max_bytes)
         temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+    except (OSError, ToolError) as error:
         raise SandboxError(f"the workspace cannot be put away: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _put_all(tree: Tree, tar: tarfile.TarFile, *, max_bytes: int) -> None:
+    total = 0
+    first_names: dict[tuple[int, int], str] = {}
+    folders = ["."]
+    while folders:
+        for path, found in tree.scan(folders.pop()):
+            header = tarfile.TarInfo(path)
+            header.mode, header.mtime = modes.S_IMODE(found.st_mode), found.st_mtime_ns / 1e9
+            if modes.S_ISDIR(found.st_mode):
+                header.type = tarfile.DIRTYPE
+                tar.addfile(header)
+                if header.mode & 0o700 != 0o700:
+                    tree.set_mode(path, 0o700)
+                folders.append(path)
+            elif modes.S_ISLNK(found.st_mode):
+                header.type, header.linkname = tarfile.SYMTYPE, tree.target(path)
+                tar.addfile(header)
+            elif modes.S_ISREG(found.st_mode):
+                first = first_names.setdefault((found.st_dev, found.st_ino), path)
+                if first != path:
+                    header.type, header.linkname = tarfile.LNKTYPE, first
+                    tar.addfile(header)
+                    continue
+                header.size = found.st_size
+                total += header.size
+                if total > max_bytes:
+                    raise SandboxError(f"its files have more than {max_bytes} bytes")
+                if not header.mode & 0o400:
+                    tree.set_mode(path, 0o600)
+                with tree.opened(path) as fd, os.fdopen(os.dup(fd), "rb") as content:
+                    tar.addfile(header, content)
 
 
 def take_out(tree: Tree, source: Path) -> None:
-    """Unpacks what `put_away` wrote. Blocking. Raises: SandboxError if it cannot be read."""
+    """Unpacks what `put_away` wrote, into an empty tree. Blocking. Raises: SandboxError if it cannot be read."""
+    folders = []
     try:
         with tarfile.open(source, "r:gz") as tar:
             for entry in tar:
+                mtime_ns = round(entry.mtime * 1e9)
                 if entry.isdir():
                     tree.make_dir(entry.name)
-                    tree.set_mode(entry.name, entry.mode)
+                    folders.append((entry.name, entry.mode, mtime_ns))
                 elif entry.issym():
                     tree.link(entry.name, entry.linkname)
+                elif entry.islnk():
+                    tree.join(entry.name, entry.linkname)
                 elif (content := tar.extractfile(entry)) is not None:
-                    tree.write(entry.name, iter(partial(content.read, CHUNK), b""), mode=entry.mode, sync=False)
-    except (OSError, tarfile.TarError, EOFError) as error:
+                    pieces = iter(partial(content.read, CHUNK), b"")
+                    tree.write(entry.name, pieces, mode=entry.mode, mtime_ns=mtime_ns, sync=False)
+        for path, mode, mtime_ns in reversed(folders):  # Last: they may be closed to writing.
+            tree.set_mode(path, mode, mtime_ns=mtime_ns)
+    except (OSError, ToolError, tarfile.TarError, EOFError, zlib.error) as error:
         raise SandboxError(f"the workspace cannot be taken out of its archive: {error}") from error
 
 

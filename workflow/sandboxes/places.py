@@ -10,7 +10,7 @@ from pathlib import Path
 from workflow.core.errors import SandboxError
 from workflow.core.ids import THREAD_ID, ThreadId
 from workflow.sandboxes import lock
-from workflow.sandboxes.packing import take_out
+from workflow.sandboxes.packing import UNFINISHED, take_out
 from workflow.sandboxes.removal import remove_tree
 from workflow.sandboxes.snapshots import alone
 from workflow.sandboxes.tiers import Place
@@ -31,6 +31,8 @@ class Places:
     def __init__(self, data_dir: Path, *, own_uids: bool) -> None:
         self.workspaces = data_dir.resolve() / "workspaces"
         self.sandboxes = data_dir.resolve() / "sandboxes"
+        self.tidying = data_dir.resolve() / "tidying"
+        """Locked by the worker that puts workspaces away."""
         self._own_uids = own_uids
         for folder in (self.workspaces, self.sandboxes):
             folder.mkdir(parents=True, exist_ok=True)
@@ -91,11 +93,14 @@ class Places:
             uid = workspace.stat().st_uid
         else:
             uid = new_uid() if self._own_uids else os.geteuid()
+        archive = state / ARCHIVE
+        if archive.exists():  # What lies beside it was left by a worker that died while it packed or unpacked.
+            delete(workspace)
+        archive.with_name(f"{ARCHIVE}{UNFINISHED}").unlink(missing_ok=True)
         for folder in (workspace, state / "home", state / "tmp"):
             folder.mkdir(mode=0o700, exist_ok=True)
             if self._own_uids:
                 os.chown(folder, uid, uid)
-        archive = state / ARCHIVE
         if archive.exists():
             tree = Tree(workspace, owner=uid)
             try:

@@ -10,7 +10,7 @@ import os
 import posixpath
 import secrets
 import stat as modes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workflow.core.errors import ToolError
@@ -58,7 +58,15 @@ class Tree:
         finally:
             os.close(fd)
 
-    def write(self, path: str, content: bytes | Iterable[bytes], *, mode: int | None = None, sync: bool = True) -> None:
+    def write(
+        self,
+        path: str,
+        content: bytes | Iterable[bytes],
+        *,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+        sync: bool = True,
+    ) -> None:
         """As Sandbox.write, in pieces if wanted; without `sync` the content may be lost with the power."""
         parent, name = self._place(path)
         temporary = TEMPORARY + secrets.token_hex(8)
@@ -70,6 +78,8 @@ class Tree:
                     _write(fd, piece)
                 self._give(fd)
                 os.fchmod(fd, kept if mode is None else mode)
+                if mtime_ns is not None:
+                    os.utime(fd, ns=(mtime_ns, mtime_ns))
                 if sync:
                     os.fsync(fd)
             finally:
@@ -84,12 +94,29 @@ class Tree:
 
     def link(self, path: str, target: str) -> None:
         """A symlink at `path`, replacing a file there; `target` is not looked at, following it is what is checked."""
+
+        def make(parent: int, name: str) -> None:
+            os.symlink(target, name, dir_fd=parent)
+            os.chown(name, self._owner, self._owner, dir_fd=parent, follow_symlinks=False)
+
+        self._replace(path, make)
+
+    def join(self, path: str, other: str) -> None:
+        """Makes `path` one more name of the file at `other`, replacing another file there."""
+        with self._parent(other) as (folder, there):
+
+            def make(parent: int, name: str) -> None:
+                os.link(there, name, src_dir_fd=folder, dst_dir_fd=parent, follow_symlinks=False)
+
+            self._replace(path, make)
+
+    def _replace(self, path: str, make: Callable[[int, str], None]) -> None:
+        """Puts what `make` makes under a name of its own at `path`."""
         folder, name = posixpath.split(relative(path, workdir=self._workdir))
         parent = self._folder(folder or ".")
         temporary = TEMPORARY + secrets.token_hex(8)
         try:
-            os.symlink(target, temporary, dir_fd=parent)
-            os.chown(temporary, self._owner, self._owner, dir_fd=parent, follow_symlinks=False)
+            make(parent, temporary)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -145,29 +172,38 @@ class Tree:
 
     def entries(self, folder: str) -> Sequence[FileStat]:
         """What is directly in `folder`, sorted; nothing if it is gone or closed to us."""
-        return [_stat(path, found) for path, found in self.scan(folder)]
+        with contextlib.suppress(OSError):
+            return [_stat(path, found) for path, found in self.scan(folder)]
+        return []
 
     def scan(self, folder: str) -> Sequence[tuple[str, os.stat_result]]:
-        """The same with all that the system knows of each; symlinks are not followed."""
+        """The same with all that the system knows of each; symlinks are not followed. Raises: OSError."""
         found = []
-        with contextlib.suppress(OSError):
-            fd = open_beneath(self.root_fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                with os.scandir(fd) as entries:
-                    for entry in entries:
-                        if not entry.name.startswith(TEMPORARY):
-                            place = entry.name if folder == "." else f"{folder}/{entry.name}"
-                            with contextlib.suppress(FileNotFoundError):
-                                found.append((place, entry.stat(follow_symlinks=False)))
-            finally:
-                os.close(fd)
+        fd = open_beneath(self.root_fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if not entry.name.startswith(TEMPORARY):
+                        place = entry.name if folder == "." else f"{folder}/{entry.name}"
+                        with contextlib.suppress(FileNotFoundError):
+                            found.append((place, entry.stat(follow_symlinks=False)))
+        finally:
+            os.close(fd)
         return sorted(found, key=lambda item: item[0])
 
-    def set_mode(self, path: str, mode: int) -> None:
-        """Changes the mode of a file or folder, a symlink at its end followed."""
-        fd = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+    def set_mode(self, path: str, mode: int, *, mtime_ns: int | None = None) -> None:
+        """Changes the mode, if wanted also the time, of a file or folder; a symlink at its end is followed.
+
+        One that its owner closed to himself, too.
+        """
+        fd = self._open(path, os.O_PATH)
         try:
-            os.fchmod(fd, mode & 0o777)
+            place = f"/proc/self/fd/{fd}"  # fchmod refuses O_PATH, and what is closed cannot be opened otherwise
+            os.chmod(place, mode & 0o777)  # noqa: PTH101  (a Path would say the same)
+            if mtime_ns is not None:
+                os.utime(place, ns=(mtime_ns, mtime_ns))
+        except OSError as error:
+            raise refusal(error, path) from error
         finally:
             os.close(fd)
 
