@@ -130,6 +130,10 @@ def test_a_model_name_with_dots_keeps_its_name_and_its_line(tmp_path: Path) -> N
         ("[telemetry]\nmetrics = 1\n", "config.toml:2: telemetry.metrics: must be a valid boolean, not 1"),
         ("[gateway]\nport = 70000\n", "config.toml:2: gateway.port: must be less than or equal to 65535, not 70000"),
         ('[llm.models.a]\napi_base = "x"\n', "config.toml:1: llm.models.a.model: is required here"),
+        (
+            '[sandbox]\nallow_hosts = ["*.fine.org", "https://pypi.org"]\n',
+            "config.toml:2: sandbox.allow_hosts.1: must be a host name and nothing else, like api.example.org",
+        ),
         ("gateway = 3\n", "config.toml:1: gateway: must be"),
         ("[[gateway]]\nport = 3\n", "config.toml:1: gateway: must be"),
         ("[gateway]\nport = 1979-05-27\n", "config.toml:2: gateway.port: must be a valid integer"),

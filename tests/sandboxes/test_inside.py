@@ -9,12 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.inside.answers import Answer
 from workflow.sandboxes.machines import Dropped
 from workflow.sandboxes.remote_call import MODULES, Call, Home, NotInstalled
-from workflow.sandboxes.secrecy import REMOVED, Scrubber
+from workflow.sandboxes.secrecy import REMOVED, Mask, Scrubber
 
 HOME = Home("/home/user/workspace", "/home/user/.dialtone")
 
@@ -105,6 +107,13 @@ def test_a_line_without_an_end_is_not_kept_forever() -> None:
     for _ in range(100):
         made.take("x" * 100_000)
     assert made.take(f"\n{nonce(made)} r {packed(1)}\n") == [] and made.result == 1
+
+
+@given(pieces=st.lists(st.text("abcd*", max_size=12)))
+def test_a_credential_is_hidden_however_its_answer_is_cut(pieces: list[str]) -> None:
+    mask = Mask("Bearer abcabcabd")
+    shown = b"".join(mask.hide(piece.encode()) for piece in pieces) + mask.rest
+    assert shown == "".join(pieces).replace("abcabcabd", "*" * 9).encode()
 
 
 def test_keys_and_tokens_are_removed_from_messages() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import re
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import pytest
 
 from tests.sandboxes.holding import report, why_not
 from tests.sandboxes.inside import python
+from tests.until import until
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import ConfigError
 from workflow.core.ids import ThreadId
@@ -20,10 +22,11 @@ from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.proxy import Proxy, Streams
 
-PUBLIC = "93.184.215.14"
+PUBLIC, DEAD = "93.184.215.14", "93.184.215.15"
 ADDRESSES = {
     "allowed.example": [PUBLIC],
     "secret.example": [PUBLIC],
+    "half.example": [DEAD, PUBLIC],
     "metadata.example": ["169.254.169.254"],
     "private.example": ["10.0.0.7"],
     "loopback.example": ["127.0.0.1"],
@@ -44,6 +47,8 @@ class Internet:
     connected: list[tuple[str, int]] = field(default_factory=list)
     lookups: list[str] = field(default_factory=list)
     ports: dict[int, int] = field(default_factory=dict)
+    visitors: int = 0
+    """Those who wait for an answer that does not come."""
 
     async def resolve(self, host: str, port: int) -> list[str]:
         self.lookups.append(host)
@@ -52,6 +57,8 @@ class Internet:
     async def connect(self, address: str, port: int, host: str, tls: ssl.SSLContext | None) -> Streams:
         """As the proxy connects, but every public address is the server here."""
         self.connected.append((address, port))
+        if address == DEAD:
+            raise ConnectionRefusedError("nobody is here")
         return await asyncio.open_connection(
             "127.0.0.1", self.ports[port], ssl=tls, server_hostname=host if tls else None
         )
@@ -60,7 +67,19 @@ class Internet:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.requests.append(head)
-            if b" /away" in head:
+            if b" /silence" in head:
+                self.visitors += 1
+                await reader.read()
+                self.visitors -= 1
+            elif b" /mirror" in head:
+                for piece in (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", head[:-20], head[-20:]):
+                    writer.write(piece)
+                    await writer.drain()
+            elif b" /length" in head:
+                (length,) = re.findall(rb"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            elif b" /away" in head:
                 writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://metadata.example/\r\nContent-Length: 0\r\n\r\n")
             else:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nwelcome")
@@ -127,6 +146,8 @@ async def test_an_allowed_host_is_reached_over_tls_end_to_end(sandbox: LocalSand
 
 async def test_a_body_is_passed_on(sandbox: LocalSandbox, internet: Internet) -> None:
     assert await curl(sandbox, "-d", "x=1", "http://allowed.example/") == (0, b"welcome")
+    hidden = ("-H", "Connection: content-length", "-d", "x=1", "http://allowed.example/length")
+    assert await curl(sandbox, *hidden) == (0, b"x=1"), "else it would be read as the next request"
     chunked = ("-H", "Transfer-Encoding: chunked", "-d", "x=1", "http://allowed.example/")
     assert await curl(sandbox, *chunked) == (0, b"welcome")
 
@@ -174,6 +195,22 @@ async def test_a_name_is_looked_up_once(sandbox: LocalSandbox, internet: Interne
     assert internet.lookups == ["allowed.example"]
 
 
+async def test_of_several_addresses_the_first_that_answers_is_taken(sandbox: LocalSandbox, internet: Internet) -> None:
+    assert await curl(sandbox, "http://half.example/") == (0, b"welcome")
+    assert internet.connected == [(DEAD, 80), (PUBLIC, 80)]
+
+
+async def test_a_client_that_gave_up_leaves_nothing_open(sandbox: LocalSandbox, internet: Internet) -> None:
+    """Each sandbox has a number of connections, and a host may be silent for long."""
+    for url in ("http://allowed.example/silence", "https://secret.example/silence"):
+        assert (await curl(sandbox, "--max-time", "1", url))[0] == 28
+
+    async def is_over() -> bool:
+        return len(internet.requests) == 2 and internet.visitors == 0
+
+    await until(is_over, what="the host to be left as well")
+
+
 async def test_the_name_in_tls_must_be_the_one_that_was_allowed(sandbox: LocalSandbox, internet: Internet) -> None:
     for name in ("evil.example", None):
         result = await python(sandbox, TUNNEL.format(name=name), timeout_s=10)
@@ -211,17 +248,23 @@ async def test_nothing_goes_out_beside_the_proxy(sandbox: LocalSandbox, internet
 
 
 async def test_a_credential_is_put_into_requests_to_its_host_alone(sandbox: LocalSandbox, internet: Internet) -> None:
-    assert await curl(sandbox, "-H", "Authorization: mine", "http://secret.example/") == (0, b"welcome")
-    assert await curl(sandbox, "https://secret.example/") == (0, b"welcome")
+    assert await curl(sandbox, "-H", "Authorization: mine", "https://secret.example/") == (0, b"welcome")
     assert await curl(sandbox, "http://allowed.example/") == (0, b"welcome")
-    plain, tls, other = internet.requests
-    for request in (plain, tls):
-        assert request.count(b"Authorization: ") == 1 and CREDENTIAL.encode() in request
+    request, other = internet.requests
+    assert request.count(b"Authorization: ") == 1 and CREDENTIAL.encode() in request
     assert b"Authorization" not in other
 
 
+async def test_a_credential_goes_over_tls_alone(sandbox: LocalSandbox, internet: Internet) -> None:
+    status, output = await curl(sandbox, "http://secret.example/")
+    assert (status, b"needs https" in output, internet.connected) == (0, True, [])
+
+
 async def test_a_credential_never_enters_the_sandbox(sandbox: LocalSandbox, internet: Internet) -> None:
-    await curl(sandbox, "https://secret.example/")
+    mirrored = await curl(sandbox, "--compressed", "https://secret.example/mirror")
+    hidden = b"*" * len(b"canary-credential")
+    assert b"authorization: bearer " + hidden in mirrored[1].lower(), "a host that repeats it is no way to it"
+    assert CREDENTIAL.encode() in internet.requests[0]
     found = await sandbox.exec("env; cat /proc/*/environ /proc/*/cmdline; grep -r canary-cred /run /etc /tmp ~ .")
     assert b"canary-credential" not in found.stdout
 
@@ -233,10 +276,11 @@ def test_the_certificates_for_sandboxes_are_valid_for_a_while() -> None:
     assert until - datetime.datetime.now() > datetime.timedelta(days=300)
 
 
-def test_a_credential_that_is_not_set_stops_the_start(folder: Path) -> None:
-    settings = SandboxSettings(network="allowlist", credentials={"a.example": "NOT_SET"})
-    with pytest.raises(ConfigError, match="NOT_SET"):
-        LocalProvider(settings, data_dir=folder, environ={})
+@pytest.mark.parametrize("value", ["", "Bearer a\nX-Other: b", "Bearer \u20ac"])
+def test_a_credential_that_is_not_set_or_no_header_stops_the_start(folder: Path, value: str) -> None:
+    settings = SandboxSettings(network="allowlist", credentials={"a.example": "THIS_ONE"})
+    with pytest.raises(ConfigError, match="THIS_ONE"):
+        LocalProvider(settings, data_dir=folder, environ={"THIS_ONE": value})
 
 
 async def test_the_weakest_tier_is_not_chosen_when_a_network_is_wanted(folder: Path) -> None:

@@ -5,13 +5,29 @@ need, never the whole, never a global. Secrets (type SecretStr) come from the en
 """
 
 import base64
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(ge=0)]
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
+        raise PydanticCustomError("host_name", "a host name and nothing else, like api.example.org")
+    return value.lower()
+
+
+def _hosts(value: str) -> str:
+    return "*." + _host(value[2:]) if value.startswith("*.") else _host(value)
+
+
+Host = Annotated[str, AfterValidator(_host)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
+"""One host, or with `*.` in front all below it."""
 
 
 class Section(BaseModel):
@@ -263,7 +279,7 @@ class SandboxSettings(Section):
     network: Literal["off", "allowlist", "open"] = Field(
         "off", description="what commands may reach; allowlist: the hosts below"
     )
-    allow_hosts: tuple[str, ...] = Field((), description="host names, `*.example.org` for all below one")
+    allow_hosts: tuple[Hosts, ...] = Field((), description="host names, `*.example.org` for all below one")
     allow_registries: bool = Field(
         False, description="adds the package registries of Python, Node, Rust, Go and Debian"
     )
@@ -299,7 +315,7 @@ class SandboxSettings(Section):
         pattern=r"^[a-z0-9-]{1,32}$",
         description="marks this deployment's sandboxes there; deployments with one account need different ones",
     )
-    credentials: dict[str, str] = Field(
+    credentials: dict[Host, str] = Field(
         default_factory=dict,
         description="per allowed host: the environment variable with the Authorization header its requests get",
     )

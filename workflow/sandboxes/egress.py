@@ -32,8 +32,7 @@ class Policy:
     @classmethod
     def of(cls, settings: SandboxSettings) -> "Policy":
         registries = REGISTRIES if settings.allow_registries else ()
-        hosts = tuple(host.lower() for host in (*settings.allow_hosts, *registries))
-        return cls(hosts, everything=settings.network == "open")
+        return cls((*settings.allow_hosts, *registries), everything=settings.network == "open")
 
     def refusal(self, host: str) -> str:
         """Why `host` (in lower case) may not be reached; empty when it may, as far as its name can tell."""

@@ -11,6 +11,8 @@ HOP_BY_HOP = frozenset({
     *("te", "trailer", "upgrade"),
 })  # fmt: skip
 """RFC 9110 section 7.6.1. Transfer-Encoding stays, because the body is passed on as it comes."""
+FRAMING = frozenset({"content-length", "transfer-encoding"})
+"""What `Connection` cannot name away: without them the body would be read as a request of its own."""
 
 
 class BadRequest(ValueError):
@@ -42,7 +44,7 @@ class Head:
     def rewritten(self, target: str, host: str, extra: dict[str, str]) -> bytes:
         """The head as it goes to `host`: hop-by-hop headers and those in `extra` replaced, one request a connection."""
         dropped = HOP_BY_HOP | {"host"} | {name.lower() for name in extra}
-        dropped |= {name.strip().lower() for name in self.get("connection").split(",")}
+        dropped |= {name.strip().lower() for name in self.get("connection").split(",")} - FRAMING
         kept = [(name, value) for name, value in self.headers if name.lower() not in dropped]
         headers = [("Host", host), *kept, *extra.items(), ("Connection", "close")]
         lines = [f"{self.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]

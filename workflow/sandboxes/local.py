@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import Collection, Mapping
@@ -277,8 +278,9 @@ class LocalProvider:
 
 
 def _credentials(settings: SandboxSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Host → value of its Authorization header. Raises: ConfigError if a variable is not set."""
-    missing = [name for name in settings.credentials.values() if not environ.get(name)]
+    """Host → value of its Authorization header. Raises: ConfigError if a variable is not set, or cannot be a header."""
+    found = {name: environ.get(name, "").strip() for name in settings.credentials.values()}
+    missing = [name for name, value in found.items() if not re.fullmatch(r"[\x20-\x7e]+", value)]
     if missing:
-        raise ConfigError(f"sandbox.credentials: the environment has no {', '.join(missing)}")
-    return {host.lower(): environ[name] for host, name in settings.credentials.items()}
+        raise ConfigError(f"sandbox.credentials: the environment has no header value in {', '.join(missing)}")
+    return {host: found[name] for host, name in settings.credentials.items()}

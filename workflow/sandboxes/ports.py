@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from workflow.core.errors import SandboxError
 from workflow.sandboxes.cell import Cell
@@ -113,7 +114,12 @@ async def carry(
 
     A visitor's end ends it too: it may be a connection that is gone, which a silent server would never notice.
     """
-    tasks = {asyncio.ensure_future(pipe(visitor[0], server[1])), asyncio.ensure_future(pipe(server[0], visitor[1]))}
+    await until_one_ends(pipe(visitor[0], server[1]), pipe(server[0], visitor[1]))
+
+
+async def until_one_ends(*ways: Coroutine[Any, Any, None]) -> None:
+    """Runs all of them until one ends, however it does, and ends the others with it."""
+    tasks = {asyncio.ensure_future(way) for way in ways}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

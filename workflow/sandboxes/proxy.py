@@ -20,7 +20,8 @@ from workflow.core.addresses import is_public
 from workflow.sandboxes.egress import Policy
 from workflow.sandboxes.hello import NotTls, read_hello
 from workflow.sandboxes.http_head import MAX_BYTES, BadRequest, Head, read_head
-from workflow.sandboxes.ports import pipe
+from workflow.sandboxes.ports import carry, until_one_ends
+from workflow.sandboxes.secrecy import Mask
 
 if TYPE_CHECKING:
     from workflow.sandboxes.authority import Authority
@@ -141,7 +142,7 @@ class Proxy:
                 log.info("refused a tunnel of a sandbox to %s: its TLS names %r", host, name)
                 return
             upstream.write(hello)
-            await _join(reader, writer, upstream_reader, upstream)
+            await carry((reader, writer), (upstream_reader, upstream))
 
     async def _forward(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A plain HTTP request, whose target is a whole URL."""
@@ -154,6 +155,8 @@ class Proxy:
             raise BadRequest("the target must be http://host/path")
         if port != 80:
             raise Refused("403 Forbidden", f"{head.target}: only port 80 is served for plain HTTP")
+        if host in self._credentials:  # Whoever is on the way would read it, and might be any server.
+            raise Refused("403 Forbidden", f"{host}: requests to it carry a credential, which needs https")
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         await self._exchange(head, target, host, 80, reader, writer)
 
@@ -165,16 +168,16 @@ class Proxy:
         named = head.get("host").lower()
         if named not in ("", host, f"{host}:{port}"):
             raise BadRequest(f"the request is for {host}, its Host header says {named}")
-        extra = {"Authorization": self._credentials[host]} if host in self._credentials else {}
+        credential = self._credentials.get(host, "")
+        # Uncompressed, so that a credential that comes back is seen.
+        extra = {"Authorization": credential, "Accept-Encoding": "identity"} if credential else {}
         upstream_reader, upstream = await self._open(host, port, tls=port == 443)
         with contextlib.closing(upstream):
             upstream.write(head.rewritten(target, host, extra))
-            sending = asyncio.ensure_future(_send_body(reader, upstream, size))
-            try:
-                await pipe(upstream_reader, writer)
-            finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+            # Nothing else is read from this client, but that it left is to be noticed: the host may be silent for long.
+            await until_one_ends(
+                _pass_on(upstream_reader, writer, Mask(credential)), _send_body(reader, upstream, size)
+            )
 
     def _check(self, host: str) -> None:
         reason = self._policy.refusal(host)
@@ -189,18 +192,40 @@ class Proxy:
                 addresses = await self._resolve(host, port)
                 if not addresses or not all(is_public(address) for address in addresses):
                     raise Refused("403 Forbidden", f"{host}: its address is not a public one")
-                return await self._connect(addresses[0], port, host, self._upstream_tls if tls else None)
+                return await self._reach(addresses, port, host, self._upstream_tls if tls else None)
         except TimeoutError as error:
             raise Refused("504 Gateway Timeout", f"{host}: no answer in time") from error
         except OSError as error:
             raise Refused("502 Bad Gateway", f"{host}: {error}") from error
 
+    async def _reach(self, addresses: list[str], port: int, host: str, tls: ssl.SSLContext | None) -> Streams:
+        """A connection to the first of the addresses that takes one. Raises: OSError as the last one does."""
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S / len(addresses)):
+                    return await self._connect(address, port, host, tls)
+        return await self._connect(addresses[-1], port, host, tls)
+
+
+async def _pass_on(upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, mask: Mask) -> None:
+    """Passes on an answer, without the credential."""
+    while chunk := await upstream.read(MAX_BYTES):
+        writer.write(mask.hide(chunk))
+        await writer.drain()
+    writer.write(mask.rest)
+
 
 async def _send_body(reader: asyncio.StreamReader, upstream: asyncio.StreamWriter, size: int | None) -> None:
-    """Passes on a body of `size` bytes, or a chunked one, and nothing that follows it."""
-    if size is not None:
+    """Passes on a body of `size` bytes, or a chunked one, and nothing that follows it; returns when the client left."""
+    if size is None:
+        await _send_chunks(reader, upstream)
+    else:
         await _send(reader, upstream, size)
-        return
+    while await reader.read(MAX_BYTES):
+        pass
+
+
+async def _send_chunks(reader: asyncio.StreamReader, upstream: asyncio.StreamWriter) -> None:
     while True:
         line = await reader.readuntil(b"\r\n")
         length = line.rstrip(b"\r\n").partition(b";")[0]
@@ -221,11 +246,3 @@ async def _send(reader: asyncio.StreamReader, upstream: asyncio.StreamWriter, si
         upstream.write(chunk)
         await upstream.drain()
         size -= len(chunk)
-
-
-async def _join(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, inner: asyncio.StreamReader, outer: asyncio.StreamWriter
-) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(pipe(reader, outer))
-        group.create_task(pipe(inner, writer))
