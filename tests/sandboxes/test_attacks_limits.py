@@ -9,7 +9,9 @@ from tests.sandboxes.conftest import MEGABYTE
 from tests.sandboxes.holding import report, why_not
 from tests.sandboxes.inside import left, python
 from tests.until import until
+from workflow.core.ids import ThreadId
 from workflow.sandboxes.base import BackgroundProcess
+from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.probes import interpreter
 from workflow.sandboxes.tiers import TIERS, Tier
@@ -138,6 +140,41 @@ async def test_a_watcher_that_is_slow_slows_the_command_not_the_worker(sandbox: 
     assert not done
     held.set()
     assert len((await asyncio.wait_for(command, 5)).stdout) == 2 << 20
+
+
+async def test_a_watcher_that_is_slow_when_its_command_is_cancelled_gets_no_output_of_another_thread(
+    provider: LocalProvider, sandbox: LocalSandbox
+) -> None:
+    """The pipe of the next command may have the number of the one that was closed."""
+    other = await provider.open(ThreadId("other"))
+    await other.exec("true")
+    got, has_begun, may_end = [], asyncio.Event(), asyncio.Event()
+
+    async def show(stream: str, chunk: bytes) -> None:
+        got.append(chunk)
+        has_begun.set()
+        await may_end.wait()
+
+    command = asyncio.create_task(sandbox.exec("echo ours; sleep 60", on_output=show))
+    await has_begun.wait()
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+    theirs = asyncio.create_task(other.exec("touch begun; until [ -e go ]; do sleep 0.02; done; echo theirs"))
+    await until(lambda: other.stat("begun"))
+    may_end.set()
+    await other.write("go", b"")
+    assert (await theirs).stdout == b"theirs\n" and got == [b"ours\n"]
+
+
+async def test_a_watcher_that_fails_ends_its_command(sandbox: LocalSandbox) -> None:
+    async def show(stream: str, chunk: bytes) -> None:
+        raise ConnectionError("nobody is there")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionError):
+            await sandbox.exec("echo; sleep 60", on_output=show)
+    assert await left(sandbox) == 0
 
 
 async def test_a_command_without_end_does_not_delay_others(sandbox: LocalSandbox) -> None:

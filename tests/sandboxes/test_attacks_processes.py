@@ -77,6 +77,28 @@ async def test_init_cannot_be_killed_or_stopped_from_inside(sandbox: LocalSandbo
     assert (await sandbox.exec("echo alive")).stdout == b"alive\n"
 
 
+async def test_a_command_that_takes_inits_descriptors_away_leaves_nothing_behind(
+    sandbox: LocalSandbox, tier: Tier
+) -> None:
+    """Without any, init would see no processes to clear away."""
+    init = 1 if tier != "T2" else (await sandbox.cell()).init_pid
+    result = await python(
+        sandbox,
+        f"""
+        import contextlib, os, resource, time
+        with contextlib.suppress(OSError):
+            resource.prlimit({init}, resource.RLIMIT_NOFILE, (2, 2))
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                time.sleep(60)
+            os._exit(0)
+        os.wait()
+        """,
+    )
+    assert result.exit_code == 0 and await left(sandbox) == 0
+
+
 async def test_a_subreaper_of_its_own_keeps_nothing_alive(sandbox: LocalSandbox) -> None:
     await python(
         sandbox,

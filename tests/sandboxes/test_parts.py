@@ -91,7 +91,7 @@ def test_the_filters_numbers_are_those_of_the_machines_headers() -> None:
     words = [line.split() for line in header.read_text().splitlines() if line.startswith("#define __NR_")]
     known = {name.removeprefix("__NR_"): int(number) for _, name, number in words}
     listed: dict[str, tuple[int | None, int | None]] = {**seccomp.REFUSED, **seccomp.IPC, **seccomp.ON_PATHS}
-    listed |= {name: numbers for name, (numbers, _) in seccomp.ON_OTHERS.items()}
+    listed |= {name: numbers for name, (numbers, _) in {**seccomp.ON_OTHERS, **seccomp.LIMITS_OF_OTHERS}.items()}
     for name, (wanted, _) in {**listed, "utimensat": seccomp.UTIMENSAT}.items():
         assert known.get(name, wanted) == wanted, name
     for name, number in seccomp.CALLS["x86_64"].items():

@@ -1,8 +1,8 @@
 """Attacks a sandbox has to withstand, tried from inside it; the start-up check runs this file there as a script.
 
-Standard library only. Reads a marshalled dictionary of targets (`Targets` in `probes.py`) from the command line as
-hexadecimal digits, prints one line `name<TAB>held|open<TAB>detail` per attack. An attack is a function that comes
-back with what it got hold of, or raises OSError because it was refused.
+Standard library only. Reads a marshalled dictionary of targets (`Targets` in `probes.py`) from its standard input,
+prints one line `name<TAB>held|open<TAB>detail` per attack. An attack is a function that comes back with what it got
+hold of, or raises OSError because it was refused.
 """
 
 import contextlib
@@ -103,6 +103,28 @@ def read_shared_memory(targets: Targets) -> str:
     if libc.shmget(targets["shared_memory"], 1, 0) != -1:
         return "found"
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def attach_shared_memory(targets: Targets) -> str:
+    """The same by its id, for which no key is needed."""
+    libc.shmat.restype = ctypes.c_ssize_t
+    if libc.shmat(targets["shared_memory_id"], None, 0) != -1:
+        return "attached"
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def limit_keeper(targets: Targets) -> str:
+    """Whoever clears up after us, and without descriptors would see nothing of what we leave."""
+    resource.prlimit(os.getppid(), resource.RLIMIT_CORE, (0, 0))
+    return "limited"
+
+
+def open_keeper(targets: Targets) -> str:
+    for name in ("mem", "fd/2", "environ"):
+        with contextlib.suppress(OSError):
+            os.close(os.open(f"/proc/{os.getppid()}/{name}", os.O_RDONLY))
+            return name
+    raise PermissionError
 
 
 def fill_devices(targets: Targets) -> str:
@@ -220,6 +242,18 @@ def open_foreign_sockets(targets: Targets) -> str:
     raise PermissionError
 
 
+def pair_foreign_sockets(targets: Targets) -> str:
+    """The kernel itself would say that it does not know the family, or no pairs of it; only the filter says EPERM."""
+    for family in (socket.AF_NETLINK, socket.AF_TIPC, AF_VSOCK):
+        try:
+            socket.socketpair(family, socket.SOCK_STREAM)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                continue
+        return f"family {family}"
+    raise PermissionError
+
+
 def nest_user_namespace(targets: Targets) -> str:
     return _call("unshare", libc.unshare, CLONE_NEWUSER)
 
@@ -331,6 +365,9 @@ ATTACKS: tuple[Attack, ...] = (
     trace_worker,
     limit_worker,
     read_shared_memory,
+    attach_shared_memory,
+    limit_keeper,
+    open_keeper,
     connect_host_tcp,
     connect_metadata,
     connect_internet,
@@ -338,6 +375,7 @@ ATTACKS: tuple[Attack, ...] = (
     connect_abstract_socket,
     connect_named_socket,
     open_foreign_sockets,
+    pair_foreign_sockets,
     nest_user_namespace,
     nest_network_namespace,
     mount_tmpfs,
@@ -355,7 +393,7 @@ ATTACKS: tuple[Attack, ...] = (
 
 
 def main() -> None:
-    targets = marshal.loads(bytes.fromhex(sys.argv[1]))
+    targets = marshal.loads(sys.stdin.buffer.read())
     for attack in ATTACKS:
         try:
             verdict, detail = "open", attack(targets)

@@ -57,7 +57,10 @@ class Pump:
                 await shown
 
     def close(self) -> None:
-        self._loop.remove_reader(self._read_fd)
+        """Also ends a receiver that is still busy: the number of the descriptor is soon another command's."""
+        self.pause()
+        if self._busy is not None:
+            self._busy.cancel()
         os.close(self._read_fd)
         if self.write_fd >= 0:
             self.started()
@@ -160,9 +163,17 @@ class Foreground:
                 self.stop("output")
                 for pump in self._pumps:
                     pump.pause()
-            return self._on_output(name, chunk) if self._on_output is not None else None
+            shown = self._on_output(name, chunk) if self._on_output is not None else None
+            return None if shown is None else self._hand_on(shown)
 
         return show
+
+    async def _hand_on(self, shown: Awaitable[None]) -> None:
+        try:
+            await shown
+        except BaseException:  # `finish` raises it again; until then nobody would read on.
+            self.stop("cancel")
+            raise
 
 
 class Background:

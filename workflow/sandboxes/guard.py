@@ -23,19 +23,26 @@ class Guard:
         self._disk = disk
         self._stop = stop
         self._running = 0
+        self._cell: Cell | None = None
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, cell: Cell) -> None:
         """A command starts."""
         self._running += 1
         self._disk.allow_present()
+        if cell is not self._cell:  # A command of the one before may still be handing on its output.
+            self._rest()
         if self._task is None:
-            self._task = asyncio.create_task(self._watch(cell))
+            self._cell, self._task = cell, asyncio.create_task(self._watch(cell))
 
     def end(self) -> None:
         """A command that had begun is over."""
         self._running -= 1
-        if self._running == 0 and self._task is not None:
+        if self._running == 0:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._task is not None:
             self._task.cancel()
             self._task = None
 

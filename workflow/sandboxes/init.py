@@ -60,13 +60,15 @@ class Init:
         """False while something that was killed has not died yet: it may take long to get its turn."""
 
     def serve(self) -> None:
-        while True:
-            for fd, _ in self._poll.poll(None if self._is_clean else RETRY_MS):
-                if fd == self._control.fileno() and not self._take():
-                    self._jobs = {}
-                    self._kill_strays()
-                    return
-            self._reap()
+        try:
+            while True:
+                for fd, _ in self._poll.poll(None if self._is_clean else RETRY_MS):
+                    if fd == self._control.fileno() and not self._take():
+                        return
+                self._reap()
+        finally:  # Also when it fails: where no PID namespace ends with it, nobody else would clear up.
+            self._jobs = {}
+            self._kill_strays()
 
     def _take(self) -> bool:
         """Does one request; False when the worker is gone."""
@@ -85,7 +87,9 @@ class Init:
         """
         self._is_alone = alone
         for kind, value in limits.items():
-            resource.setrlimit(kind, (value, value))
+            hard = resource.getrlimit(kind)[1]  # The worker's own, which only root may raise.
+            least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (least, least))
         if seccomp:
             confine(seccomp)
         self._landlock = fds[0] if landlock else -1
@@ -265,15 +269,17 @@ def confine(seccomp: bytes) -> None:
 def prefer_for_oom() -> None:
     """Makes a command, not the sandbox's own process, the first to go when memory runs out.
 
-    Only a dumpable process may write its score; the copy of init's memory here holds nothing of worth.
+    Only a dumpable process may write its score. No command runs below this one yet; once one does, it must not open
+    the memory and the descriptors here, e.g. the lock.
     """
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     try:
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    except OSError:
-        return
-    os.write(score, OOM_SCORE)
-    os.close(score)
+        os.write(score, OOM_SCORE)
+        os.close(score)
+    except OSError:  # T2 with limits of the host's own on this
+        pass
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def children(pid: int) -> list[int]:
@@ -283,7 +289,7 @@ def children(pid: int) -> list[int]:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children") as file:
                 found += map(int, file.read().split())
-    except OSError:  # it ended in the meantime
+    except (FileNotFoundError, ProcessLookupError):  # it ended in the meantime
         pass
     return found
 
@@ -321,10 +327,12 @@ def read_all(fd: int) -> bytes:
 
 
 def main() -> None:
+    os.close(int(sys.argv[0].rpartition("/")[2]))  # this program, which commands would inherit
     control = _socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)
     for fd in map(int, sys.argv[2:]):
         os.set_inheritable(fd, False)
+    os.umask(0o022)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # Python's own handler would end us; without one, a PID namespace's first process hears no signal from inside.

@@ -87,9 +87,9 @@ class LocalSandbox:
         spec = await self._spec(command, cwd, env)
         cell = await self.cell()
         run = Foreground(cell, max_output=max_output, output_limit=self._settings.output_bytes, on_output=on_output)
+        source = _stdin(stdin)
         self._foreground.add(run)
         self._guard.begin(cell)
-        source = _stdin(stdin)
         try:
             return await run.run(spec, stdin=source, owner=self.place.uid, timeout_s=timeout_s)
         finally:

@@ -70,6 +70,7 @@ def canary_targets(data_dir: Path) -> Iterator[Targets]:
             "pid": os.getpid(),
             "started": started(os.getpid()),
             "shared_memory": key,
+            "shared_memory_id": segment,
             "tcp_port": tcp.getsockname()[1],
             "abstract": abstract,
             "socket": str(folder / "socket"),
@@ -95,7 +96,8 @@ async def attack(sandbox: LocalSandbox, targets: Targets, *, caps: bool = True) 
 
 
 async def _attack_from_inside(sandbox: LocalSandbox, targets: Targets) -> list[Probe]:
-    result = await _python(sandbox, "-", marshal.dumps(targets).hex(), stdin=_source())
+    # Not the targets as an argument: that may have 128 KB, and there may be thousands of variables.
+    result = await _python(sandbox, "-c", _source(), stdin=marshal.dumps(targets))
     lines = [line.split("\t", 2) for line in result.stdout.decode(errors="replace").splitlines()]
     probes = [Probe(name.replace("_", " "), held == "held", detail) for name, held, detail in lines]
     if len(probes) < len(canaries.ATTACKS):
@@ -145,5 +147,5 @@ def _uid_of(pid: int) -> int:
     return int(line.split()[2])
 
 
-def _source() -> bytes:
-    return Path(canaries.__file__).read_bytes()
+def _source() -> str:
+    return Path(canaries.__file__).read_text()

@@ -25,8 +25,8 @@ X32_BIT = 0x40000000
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 CALLS = {
-    "x86_64": {"clone": 56, "clone3": 435, "socket": 41, "ioctl": 16},
-    "aarch64": {"clone": 220, "clone3": 435, "socket": 198, "ioctl": 29},
+    "x86_64": {"clone": 56, "clone3": 435, "socket": 41, "socketpair": 53, "ioctl": 16},
+    "aarch64": {"clone": 220, "clone3": 435, "socket": 198, "socketpair": 199, "ioctl": 29},
 }
 REFUSED = {
     # (x86_64, aarch64); None where the architecture never had the call.
@@ -100,18 +100,28 @@ REFUSED = {
 
 IPC = {
     "shmget": (29, 194),
+    "shmat": (30, 196),
     "shmctl": (31, 195),
     "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
     "semctl": (66, 191),
     "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
     "msgctl": (71, 187),
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
 }
-"""Memory and queues that every process of a user reaches by number; a namespace of one's own has its own."""
-ON_OTHERS: dict[str, tuple[tuple[int, int], dict[int, int]]] = {
-    # numbers, and the arguments (place → value) that mean the caller itself
-    "prlimit64": ((302, 261), {0: 0}),
+"""Memory and queues that every process of a user reaches by number; a namespace of one's own has its own.
+
+Also the calls that take no key but the number itself: numbers are small and easily guessed.
+"""
+Others = dict[str, tuple[tuple[int, int], dict[int, int]]]
+"""Numbers of a call, and the arguments (place → value) that mean the caller itself."""
+LIMITS_OF_OTHERS: Others = {"prlimit64": ((302, 261), {0: 0})}
+"""Init is a process of the same user: without descriptors it would not see what a command has left behind."""
+ON_OTHERS: Others = {
     "sched_setparam": ((142, 118), {0: 0}),
     "sched_setscheduler": ((144, 119), {0: 0}),
     "sched_setaffinity": ((203, 122), {0: 0}),
@@ -148,8 +158,8 @@ def build(kind: Kind, *, machine: str = "") -> bytes:
     """The filter as an array of `struct sock_filter` for this machine.
 
     `namespaces` allows AF_UNIX, AF_INET, AF_INET6 and route netlink; the others refuse every socket() and System V
-    IPC. `shared user` also refuses settings of other processes, and lets changes of modes, owners, times and
-    attributes *by path* succeed without effect: refused, git, npm and pip would not work at all.
+    IPC. All refuse limits of other processes. `shared user` also refuses their other settings, and lets changes of
+    modes, owners, times and attributes *by path* succeed without effect: refused, git, npm and pip would not work.
     Raises: SandboxRefused on a machine whose call numbers are unknown.
     """
     machine = machine or platform.machine()
@@ -168,8 +178,11 @@ def build(kind: Kind, *, machine: str = "") -> bytes:
     terminal = [*_when(JUMP_EQUAL, TIOCSTI, [REFUSE]), *_when(JUMP_EQUAL, TIOCLINUX, [REFUSE])]
     program += _when(JUMP_EQUAL, calls["ioctl"], [_half(1), *terminal, PASS])
     program += _when(JUMP_EQUAL, calls["socket"], [*(_families() if kind == "namespaces" else []), REFUSE])
+    # A pair makes a socket of any family first, which loads its module, and only then asks whether it knows pairs.
+    program += _when(JUMP_EQUAL, calls["socketpair"], [_half(0), *_when(JUMP_EQUAL, AF_UNIX, [PASS]), REFUSE])
     refused = REFUSED if kind == "namespaces" else REFUSED | IPC
     program += _each(refused, column, [REFUSE])
+    program += _on_others(LIMITS_OF_OTHERS, column)
     if kind == "shared user":
         program += _for_shared_user(column)
     return b"".join([*program, PASS])
@@ -177,17 +190,22 @@ def build(kind: Kind, *, machine: str = "") -> bytes:
 
 def _for_shared_user(column: int) -> list[bytes]:
     """What keeps a process off others of its own user, where neither namespaces nor another user do."""
-    steps = []
-    for numbers, own in ON_OTHERS.values():
-        checks = [
-            step for place, value in own.items() for step in (_half(place), *_unless(JUMP_EQUAL, value, [REFUSE]))
-        ]
-        steps += _when(JUMP_EQUAL, numbers[column], [*checks, PASS])
-    steps += _each(ON_PATHS, column, [NO_EFFECT])
+    steps = _on_others(ON_OTHERS, column) + _each(ON_PATHS, column, [NO_EFFECT])
     # Without a path, utimensat is about an open file; a pointer is null only if both of its halves are.
     halves = (_half(1), _half(1, upper=True))
     by_path = [step for half in halves for step in (half, *_unless(JUMP_EQUAL, 0, [NO_EFFECT]))]
     return steps + _when(JUMP_EQUAL, UTIMENSAT[column], [*by_path, PASS])
+
+
+def _on_others(calls: Others, column: int) -> list[bytes]:
+    """Refuses calls that mean anybody but the caller."""
+    steps = []
+    for numbers, own in calls.values():
+        checks = [
+            step for place, value in own.items() for step in (_half(place), *_unless(JUMP_EQUAL, value, [REFUSE]))
+        ]
+        steps += _when(JUMP_EQUAL, numbers[column], [*checks, PASS])
+    return steps
 
 
 def _each(calls: Mapping[str, tuple[int, int | None]], column: int, then: list[bytes]) -> list[bytes]:

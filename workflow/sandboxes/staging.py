@@ -15,6 +15,7 @@ STAGES = ("/mnt", "/media", "/srv", "/opt")
 """Folders every Linux has (FHS); one that holds none of the wanted paths is used."""
 SCRIPT = """
 set -e
+umask 022
 stage=$1; shift
 mount -t tmpfs -o mode=755,size=64k dialtone "$stage"
 n=0; for path in $1; do n=$((n+1)); mkdir "$stage/$n"; mount --bind "$path" "$stage/$n"; done
