@@ -148,3 +148,22 @@ async def test_a_restored_folder_that_is_closed_to_writing_has_its_files(shell: 
     found = await shell.stat("closed")
     assert found is not None and found.mode & 0o777 == 0o500
     assert await shell.read("closed/file") == b"in there"
+
+
+async def test_a_pipe_in_the_way_of_what_is_restored_makes_room(shell: Sandbox) -> None:
+    await shell.write("folder/file", b"kept")
+    await shell.write("file", b"kept")
+    snapshot = await shell.snapshot("before")
+    assert (await shell.exec("rm -r folder file; mkfifo folder file")).exit_code == 0
+    await shell.restore(snapshot)
+    assert (await shell.read("folder/file"), await shell.read("file")) == (b"kept", b"kept")
+
+
+async def test_names_of_all_kinds_survive_a_snapshot(shell: Sandbox) -> None:
+    names = "'a b' $'line\\nend' $'\\xff\\xfe' -n '*' '\\' 'ü'"
+    made = await shell.exec(f'for n in {names}; do echo "$n" > ./"$n"; ln -s -- "$n" ./"$n.link"; done; ls -b')
+    snapshot = await shell.snapshot("all")
+    await shell.exec("rm -r -- ./*")
+    await shell.restore(snapshot)
+    assert (await shell.exec("ls -b")).stdout == made.stdout
+    assert len(made.stdout.splitlines()) == 14

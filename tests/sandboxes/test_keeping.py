@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import time
@@ -57,12 +58,15 @@ async def test_an_unused_workspace_is_put_away_and_comes_back_whole(make: MakePr
         assert await sandbox.read("a/b/file") == b"text\n"
 
 
+NESTED = "import os\nfor _ in range(1100):\n    os.mkdir('d')\n    os.chdir('d')\nopen('end', 'w').write('deep')"
+"""Deeper than Python's stack."""
+
+
 async def test_what_is_put_away_keeps_its_times_its_links_and_its_depths(make: MakeProvider, folder: Path) -> None:
-    nested = "import os\nfor _ in range(1100):\n    os.mkdir('d')\n    os.chdir('d')\nopen('end', 'w').write('deep')"
     async with make() as provider:
         sandbox = await provider.open(OLD)
         await sandbox.exec("echo text > one; ln one two; touch -d 2020-01-02T03:04:05Z one; mkdir at; touch -d @9 at")
-        assert (await sandbox.exec(["python3", "-c", nested])).exit_code == 0
+        assert (await sandbox.exec(["python3", "-c", NESTED])).exit_code == 0
     last_used(folder, OLD, days=8)
     async with make() as provider:
         assert (await provider.tidy()).archived == (OLD,)
@@ -320,6 +324,84 @@ async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, fo
         await sandbox.write("copy", await sandbox.read("large"))
         await sandbox.snapshot("second")
         assert first > 3_000_000 and stored() - first < 60_000
+
+
+async def test_a_tree_deeper_than_pythons_stack_is_remembered_compared_and_restored(make: MakeProvider) -> None:
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        empty = await sandbox.snapshot("empty")
+        assert (await sandbox.exec(["python3", "-c", NESTED])).exit_code == 0
+        deep = await sandbox.snapshot("deep")
+        assert len(await sandbox.compare(empty, deep)) == 1101
+        await sandbox.restore(empty)
+        assert await sandbox.list() == []
+        await sandbox.restore(deep)
+        assert (await sandbox.exec("find . -name end -exec cat {} +")).stdout == b"deep"
+        await provider.remove(OLD)  # too deep for what removes the test's folder
+
+
+async def test_a_workspace_that_looks_too_large_is_not_remembered_and_says_so(make: MakeProvider) -> None:
+    async with make(disk_bytes=1_000_000) as provider:
+        sandbox = await provider.open(OLD)
+        assert (await sandbox.exec("truncate -s 900000 1; for n in 2 3 4; do ln 1 $n; done")).exit_code == 0
+        await sandbox.snapshot("holes and links of 3.6 MB")
+        for command in ("ln 1 5", "rm 5; truncate -s 900000 5"):
+            await sandbox.exec(command)
+            with pytest.raises(ToolError, match="too large to be remembered") as refused:
+                await sandbox.snapshot("4.5 MB")
+            assert refused.value.kind == "too_large"
+        await sandbox.exec("rm 5")
+        await sandbox.snapshot("as before")
+
+
+async def test_a_full_disk_or_a_killed_worker_leaves_nothing_of_a_snapshot_behind(
+    make: MakeProvider, folder: Path
+) -> None:
+    objects = folder / "sandboxes" / OLD / "snapshots" / "objects"
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        await sandbox.write("large", os.urandom(1_000_000))
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limit[1]))  # fails as a full disk does
+        try:
+            with pytest.raises(SandboxError, match="cannot be used"):
+                await sandbox.snapshot("too large for the disk")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert list(objects.iterdir()) == []
+        await sandbox.snapshot("fits")
+    for left in ("tmp-0123456789abcdef", "0123456789abcdef.pack", "index.tmp"):
+        (objects / left).write_bytes(b"left by a worker that was killed")
+    async with make() as provider:
+        snapshot = await (await provider.open(OLD)).snapshot("same")
+        assert len(await (await provider.open(OLD)).read_at(snapshot, "large")) == 1_000_000
+    assert len(list(objects.iterdir())) == 3, "the file, a pack with the folder, the index"
+
+
+def test_without_root_what_its_owner_closed_to_himself_is_remembered_and_restored(ordinary: Places) -> None:
+    workspace = ordinary.make(OLD).workspace
+    tree = Tree(workspace, owner=os.geteuid())
+    snapshots = Snapshots(workspace.parent / "state", tree, max_bytes=1_000_000)
+    for name in ("closed", "readonly"):
+        (workspace / name).mkdir()
+        (workspace / name / "file").write_text("kept")
+        (workspace / name / "file").chmod(0o000)
+    (workspace / "closed").chmod(0o000)
+    (workspace / "readonly").chmod(0o555)
+    kept = snapshots.take("kept")
+    assert (workspace / "closed").stat().st_mode & 0o777 == 0o000
+    assert [snapshots.read(kept.id, f"{name}/file") for name in ("closed", "readonly")] == [b"kept"] * 2
+    for name, closed_again in (("closed", 0o000), ("readonly", 0o555)):
+        (workspace / name).chmod(0o700)
+        (workspace / name / "file").unlink()
+        (workspace / name / "new").write_text("new")
+        (workspace / name).chmod(closed_again)
+    snapshots.restore(kept.id)
+    os.close(tree.root_fd)
+    assert [(workspace / name).stat().st_mode & 0o777 for name in ("closed", "readonly")] == [0o000, 0o555]
+    (workspace / "closed").chmod(0o700)
+    for name in ("closed", "readonly"):
+        assert os.listdir(workspace / name) == ["file"]  # noqa: PTH208  (a Path would say the same)
 
 
 def test_a_workspace_that_is_compared_all_the_time_keeps_its_history(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def decode(content: bytes) -> list[Entry]:
 
 
 class Objects:
-    """Small contents lie one after the other in packs, large ones in files of their own. Blocking; not thread-safe.
+    """Small contents lie one after the other in packs, large ones in files of their own. Blocking; one user at a time.
 
     What is put is found again by `get` at once, and after a crash only if `flush` came before it.
     """
@@ -63,6 +63,7 @@ class Objects:
         self._loaded: tuple[int, int] | None = None
         self._is_written = True
         self.refresh()
+        self._clean()
         self._pending: dict[str, bytes] = {}
         self._pending_bytes = 0
 
@@ -95,19 +96,22 @@ class Objects:
                 return self.put(content), len(content)
         temporary = self._folder / f"tmp-{secrets.token_hex(8)}"
         digest, size = hashlib.sha256(), 0
-        with temporary.open("w+b") as copy:
-            try:
-                fcntl.ioctl(copy.fileno(), FICLONE, fd)
-                source = copy.fileno()  # The clone does not change any more while it is hashed.
-            except OSError:
-                source = fd
-            while chunk := os.pread(source, CHUNK, size):
-                digest.update(chunk)
-                if source == fd:
-                    copy.write(chunk)
-                size += len(chunk)
-        name = digest.hexdigest()
-        temporary.replace(self._folder / name)
+        try:
+            with temporary.open("w+b") as copy:
+                try:
+                    fcntl.ioctl(copy.fileno(), FICLONE, fd)
+                    source = copy.fileno()  # The clone does not change any more while it is hashed.
+                except OSError:
+                    source = fd
+                while chunk := os.pread(source, CHUNK, size):
+                    digest.update(chunk)
+                    if source == fd:
+                        copy.write(chunk)
+                    size += len(chunk)
+            name = digest.hexdigest()
+            temporary.replace(self._folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
         self._index[name] = (name, 0, size)
         self._is_written = False
         return name, size
@@ -153,6 +157,10 @@ class Objects:
         self._index = {name: place for name, place in kept.items() if place[0] == name}
         self._is_written = False
         self.flush()
+        self._clean()
+
+    def _clean(self) -> None:
+        """Deletes what the index does not know: swept, or left by a process that died before it wrote the index."""
         present = {place[0] for place in self._index.values()} | {INDEX}
         for path in self._folder.iterdir():
             if path.name not in present:

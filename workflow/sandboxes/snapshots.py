@@ -11,9 +11,8 @@ import json
 import marshal
 import os
 import secrets
-import stat as modes
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +20,10 @@ from typing import Literal
 
 from workflow.core.errors import ToolError
 from workflow.sandboxes.base import FLEETING, FileDifference, FileStat
-from workflow.sandboxes.objects import Entry, Objects, encode, replace_file
+from workflow.sandboxes.objects import Entry, Objects, replace_file
+from workflow.sandboxes.storing import Seen, store
 from workflow.sandboxes.tree import MAX_READ, Tree
 
-Mark = tuple[int, int, int, int]
-"""inode, size, mtime_ns, ctime_ns: a file that still has these was not written to (ctime cannot be set)."""
-Seen = dict[str, tuple[Mark, str]]
-"""Path → mark and content."""
 KEPT = 500
 """Snapshots of one workspace; the oldest go first."""
 KEPT_FLEETING = 4
@@ -101,7 +97,7 @@ class Snapshots:
         with self._held():
             seen = self._load_seen()
             now: Seen = {}
-            root = self._store_folder(".", seen, now)
+            root = store(self._tree, self._objects, seen, now, max_bytes=self._max_bytes)
             self._objects.flush()
             if now != seen:
                 replace_file(self._folder / "seen", marshal.dumps(now))
@@ -166,7 +162,7 @@ class Snapshots:
     def diff(self, old_id: str, new_id: str) -> list[Change]:
         """What differs, sorted by path; equal folders are not even opened."""
         with self._held():
-            changes = self._differences(self.get(old_id).root, self.get(new_id).root, "")
+            changes = self._differences(self.get(old_id).root, self.get(new_id).root)
             return sorted(changes, key=lambda change: change.path)
 
     def restore(self, snapshot_id: str) -> list[Change]:
@@ -198,11 +194,25 @@ class Snapshots:
         return entry
 
     def _become(self, old: str, new: str, source: Objects) -> list[Change]:
-        changes = list(self._differences(old, new, "", new_objects=source))
-        for change in sorted(changes, key=lambda change: change.path, reverse=True):
+        changes = sorted(self._differences(old, new, new_objects=source), key=lambda change: change.path)
+        closed = self._open_up(changes)
+        try:
+            self._apply(changes, source)
+        finally:
+            for path, mode in closed.items():
+                with contextlib.suppress(ToolError):  # It is no more.
+                    self._tree.set_mode(path, mode)
+        for change in reversed(changes):
+            if change.new is not None and change.new.kind == "dir":  # Last: it may be closed to writing.
+                self._tree.set_mode(change.path, change.new.mode)
+        return changes
+
+    def _apply(self, changes: Sequence[Change], source: Objects) -> None:
+        """changes: sorted by path, so that a folder comes before what is in it."""
+        for change in reversed(changes):
             if change.new is None or (change.old is not None and change.old.kind != change.new.kind):
                 self._tree.remove(change.path)
-        for change in sorted(changes, key=lambda change: change.path):
+        for change in changes:
             entry = change.new
             if entry is None:
                 continue
@@ -211,52 +221,50 @@ class Snapshots:
             elif entry.kind == "symlink":
                 self._tree.link(change.path, entry.content)
             else:
+                there = self._tree.stat(change.path)
+                if there is not None and there.kind != "dir":  # A pipe or the like: no snapshot knows of it.
+                    self._tree.remove(change.path)
                 self._tree.make_dir(change.path)
-        for change in sorted(changes, key=lambda change: change.path, reverse=True):
-            if change.new is not None and change.new.kind == "dir":  # Last: it may be closed to writing.
-                self._tree.set_mode(change.path, change.new.mode)
-        return changes
 
-    def _differences(self, old: str, new: str, prefix: str, *, new_objects: Objects | None = None) -> Iterator[Change]:
+    def _open_up(self, changes: Sequence[Change]) -> dict[str, int]:
+        """Opens the folders that their owner closed to himself and that hold what changes; their modes, deepest first.
+
+        Only root needs no such thing.
+        """
+        found: dict[str, int] = {}
+        known = set()
+        for change in changes:
+            parts = change.path.split("/")
+            for count in range(len(parts)):
+                folder = "/".join(parts[:count]) or "."
+                if folder in known:
+                    continue
+                known.add(folder)
+                stat = self._tree.stat(folder)
+                if stat is not None and stat.kind == "dir" and stat.mode & 0o700 != 0o700:
+                    found = {folder: stat.mode, **found}
+                    self._tree.set_mode(folder, stat.mode | 0o700)
+        return found
+
+    def _differences(self, old: str, new: str, *, new_objects: Objects | None = None) -> Iterator[Change]:
         source = new_objects or self._objects
-        before, after = self._objects.folder(old), source.folder(new)
-        for name in before.keys() | after.keys():
-            was, now, path = before.get(name), after.get(name), prefix + name
-            if was == now:
-                continue
-            if was is None or now is None or was.kind != now.kind or was.kind != "dir" or was.mode != now.mode:
-                kind: Literal["added", "removed", "modified"] = (
-                    "added" if was is None else "removed" if now is None else "modified"
-                )
-                yield Change(path, kind, was, now)
-            below_old = was.content if was is not None and was.kind == "dir" else ""
-            below_new = now.content if now is not None and now.kind == "dir" else ""
-            if below_old != below_new:
-                yield from self._differences(below_old, below_new, f"{path}/", new_objects=source)
-
-    def _store_folder(self, folder: str, seen: Seen, now: Seen) -> str:
-        entries = []
-        for path, found in self._tree.scan(folder):
-            name, mode, mark = path.rpartition("/")[2], found.st_mode & 0o777, _mark(found)
-            with contextlib.suppress(ToolError):  # It is gone, or closed, by now.
-                if modes.S_ISDIR(found.st_mode):
-                    entries.append(Entry(name, "dir", mode, 0, self._store_folder(path, seen, now)))
-                elif modes.S_ISLNK(found.st_mode):
-                    entries.append(Entry(name, "symlink", 0o777, 0, self._tree.target(path)))
-                elif modes.S_ISREG(found.st_mode):
-                    known = seen.get(path)
-                    if known is None or known[0] != mark:
-                        known = self._store_file(path)
-                    now[path] = known
-                    entries.append(Entry(name, "file", mode, known[0][1], known[1]))
-        return self._objects.put(encode(entries))
-
-    def _store_file(self, path: str) -> tuple[Mark, str]:
-        with self._tree.opened(path) as fd:
-            mark = _mark(os.fstat(fd))
-            content, size = self._objects.put_file(fd)
-            # A file that was written to meanwhile must be read again next time.
-            return (mark if _mark(os.fstat(fd)) == mark else (0, size, 0, 0)), content
+        waiting = [("", old, new)]
+        while waiting:
+            prefix, before_root, after_root = waiting.pop()
+            before, after = self._objects.folder(before_root), source.folder(after_root)
+            for name in before.keys() | after.keys():
+                was, now, path = before.get(name), after.get(name), prefix + name
+                if was == now:
+                    continue
+                if was is None or now is None or was.kind != now.kind or was.kind != "dir" or was.mode != now.mode:
+                    kind: Literal["added", "removed", "modified"] = (
+                        "added" if was is None else "removed" if now is None else "modified"
+                    )
+                    yield Change(path, kind, was, now)
+                below_old = was.content if was is not None and was.kind == "dir" else ""
+                below_new = now.content if now is not None and now.kind == "dir" else ""
+                if below_old != below_new:
+                    waiting.append((f"{path}/", below_old, below_new))
 
     def _save(self, snapshots: list[Snapshot]) -> None:
         replace_file(self._folder / "list.json", json.dumps([asdict(item) for item in snapshots]).encode())
@@ -299,7 +307,3 @@ def stat_of(path: str, entry: Entry) -> FileStat:
     """A stored entry as the protocol tells it; snapshots keep no times."""
     size = len(os.fsencode(entry.content)) if entry.kind == "symlink" else entry.size
     return FileStat(path=path, kind=entry.kind, size=size, mode=entry.mode, mtime_ns=0)
-
-
-def _mark(found: os.stat_result) -> Mark:
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -113,6 +113,9 @@ class History:
     def _bring(self, row: list[Any]) -> None:
         path, kind, mode, content = row
         if kind == "dir":
+            there = self._workspace.stat(path)
+            if there is not None and there[1] != "dir":  # a pipe or the like: no snapshot knows of it
+                self._workspace.remove(path)
             self._workspace.make_dir(path)
         elif kind == "symlink":
             self._workspace.link(path, content)
