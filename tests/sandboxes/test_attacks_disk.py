@@ -35,6 +35,25 @@ async def test_the_home_folder_counts_as_well(sandbox: LocalSandbox) -> None:
     assert result.killed_by == "disk"
 
 
+@pytest.mark.parametrize("hold", ["kept.append(fd)", "kept.append(mmap.mmap(fd, 20_000_000)); os.close(fd)"])
+async def test_files_that_are_deleted_but_still_held_count_as_well(sandbox: LocalSandbox, hold: str) -> None:
+    result = await python(
+        sandbox,
+        f"""
+        import mmap, os, time
+        kept = []
+        for number in range(20):
+            fd = os.open("f", os.O_CREAT | os.O_RDWR)
+            os.unlink("f")
+            os.write(fd, bytes(20_000_000))
+            {hold}
+            time.sleep(0.1)
+        """,
+    )
+    assert result.killed_by == "disk", result
+    assert (await sandbox.exec("echo fine > f && cat f")).stdout == b"fine\n", "what the dead had held is free again"
+
+
 async def test_files_hidden_in_a_path_too_long_to_open_do_not_escape_the_limit(sandbox: LocalSandbox) -> None:
     result = await python(
         sandbox,

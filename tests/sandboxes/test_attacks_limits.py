@@ -63,6 +63,46 @@ async def test_memory_that_looks_like_files_counts_as_well(sandbox: LocalSandbox
     assert sizes == [] or sum(sizes) <= 50 + 70
 
 
+SHARED = {
+    "mapped": "kept.append(mmap.mmap(-1, 40_000_000)); kept[-1].write(bytes(40_000_000))",
+    "in files": "kept.append(os.memfd_create('x')); os.write(kept[-1], bytes(40_000_000))",
+}
+
+
+@pytest.mark.parametrize("take", SHARED.values(), ids=SHARED)
+async def test_memory_that_processes_may_share_counts_as_well(sandbox: LocalSandbox, take: str) -> None:
+    result = await python(
+        sandbox,
+        f"""
+        import mmap, os, time
+        kept = []
+        for number in range(20):
+            {take}
+            time.sleep(0.1)
+        """,
+    )
+    assert result.killed_by == "memory", result
+
+
+async def test_memory_that_many_processes_share_counts_once(sandbox: LocalSandbox) -> None:
+    result = await python(
+        sandbox,
+        """
+        import mmap, os, time
+        shared = mmap.mmap(-1, 80_000_000)
+        shared.write(bytes(80_000_000))
+        for child in range(5):
+            if os.fork() == 0:
+                sum(shared[place] for place in range(0, 80_000_000, 4096))
+                time.sleep(1)
+                os._exit(0)
+        for child in range(5):
+            os.wait()
+        """,
+    )
+    assert result.exit_code == 0, result
+
+
 async def test_spinning_processes_share_the_processors_allowed(sandbox: LocalSandbox, tier: Tier) -> None:
     if tier != "T1":
         pytest.skip(f"{tier} says so among its gaps: CPU time is not limited")

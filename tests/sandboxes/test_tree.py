@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.sandboxes.inside import python
+from tests.until import until_sync
 from workflow.core.errors import ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import beneath
 from workflow.sandboxes.archive import members
-from workflow.sandboxes.disk import measure
+from workflow.sandboxes.disk import DiskMeter, measure
 from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.removal import remove_tree
@@ -181,6 +182,21 @@ def test_removing_follows_no_links_and_takes_single_files(tmp_path: Path) -> Non
         remove_tree(parent, name)
     os.close(parent)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"] and (tmp_path / "kept" / "file").exists()
+
+
+def test_growth_is_noticed_though_others_free_as_much(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(bytes(60_000_000))
+    root = os.open(tmp_path / "ours", os.O_PATH)
+    try:
+        meter = DiskMeter([root], max_bytes=10_000_000, max_files=100)
+        assert not meter.is_over()
+        (tmp_path / "ours" / "file").write_bytes(bytes(30_000_000))
+        theirs.unlink()
+        assert until_sync(lambda: meter.may_be_over() and meter.is_over(), timeout_s=5)
+    finally:
+        os.close(root)
 
 
 def test_measuring_counts_hard_links_once_and_sparse_files_by_their_blocks(tmp_path: Path) -> None:

@@ -6,14 +6,15 @@ that in microseconds. A folder whose path is too long to be opened counts as ove
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 from workflow.sandboxes.beneath import open_beneath
 
-RESCAN_S = 30.0
-"""Other programs free space meanwhile, which hides growth from statvfs."""
+RESCAN_S, RESCAN_SHARE = 30.0, 100
+"""Other programs free space meanwhile, which hides growth from statvfs: so a scan is repeated after this time, or
+after that many times its own duration, when that is less: then it costs a hundredth of a core."""
 BLOCK = 512
 SLACK_BYTES = 1_000_000
 SLACK_FILES = 100
@@ -27,6 +28,9 @@ class Amount:
     files: int = 0
     hidden: bool = False
     """Some of it is out of reach: nested so deep that no path leads there."""
+
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.bytes + other.bytes, self.files + other.files, self.hidden or other.hidden)
 
 
 def measure(roots: Sequence[int]) -> Amount:
@@ -63,8 +67,12 @@ def measure(roots: Sequence[int]) -> Amount:
 class DiskMeter:
     """Tells whether the folders have outgrown their limits."""
 
-    def __init__(self, roots: Sequence[int], *, max_bytes: int, max_files: int) -> None:
+    def __init__(
+        self, roots: Sequence[int], *, max_bytes: int, max_files: int, held: Callable[[], Amount] = Amount
+    ) -> None:
+        """held: what is deleted from the folders but still open, which takes as much room. Blocking."""
         self._roots = tuple(roots)
+        self._held = held
         self._max = Amount(max_bytes, max_files)
         self._ceiling = self._max
         self._known: Amount | None = None
@@ -89,14 +97,17 @@ class DiskMeter:
         age = monotonic() - self._scanned_at
         if age < 5 * self._scan_s:  # Never more than a sixth of a core.
             return False
+        if age > min(RESCAN_S, RESCAN_SHARE * self._scan_s):
+            return True
         too_much = self._known.bytes + grown.bytes > self._ceiling.bytes
-        return too_much or self._known.files + grown.files > self._ceiling.files or age > RESCAN_S
+        return too_much or self._known.files + grown.files > self._ceiling.files
 
     def is_over(self) -> bool:
         """Scans, and tells whether the limit is passed. Blocking."""
         started = monotonic()
         self._free_bytes, self._free_files = self._free()
-        self._known = measure(self._roots)
+        # In this order: what is deleted meanwhile is missed this time, not counted twice.
+        self._known = self._held() + measure(self._roots)
         self._scanned_at = monotonic()
         self._scan_s = self._scanned_at - started
         return self._passes(self._ceiling)

@@ -4,10 +4,12 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from workflow.core.config import SandboxSettings
 from workflow.sandboxes.cell import Cell
-from workflow.sandboxes.disk import DiskMeter
+from workflow.sandboxes.disk import RESCAN_S, DiskMeter
+from workflow.sandboxes.held import shared_bytes
 from workflow.sandboxes.init import children
 
 INTERVAL_S = 0.2
@@ -47,16 +49,48 @@ class Guard:
             self._task = None
 
     async def _watch(self, cell: Cell) -> None:
+        shared = SharedMemory(cell.init_pid)
         while cell.is_alive:
             await asyncio.sleep(INTERVAL_S)
             if self._disk.may_be_over() and await asyncio.to_thread(self._disk.is_over):
                 self._stop("disk")
             elif cell.group is None:
-                memory_bytes, processes = await asyncio.to_thread(usage, cell.init_pid)
-                if memory_bytes > self._settings.memory_bytes:
-                    self._stop("memory")
-                elif processes > self._settings.processes:
+                private, processes = await asyncio.to_thread(usage, cell.init_pid)
+                if processes > self._settings.processes:
                     self._stop("processes")
+                elif await asyncio.to_thread(shared.exceeds, self._settings.memory_bytes - private):
+                    self._stop("memory")
+
+
+class SharedMemory:
+    """What the processes of a sandbox share, looked at as seldom as the host's own sum of such memory allows."""
+
+    def __init__(self, init_pid: int) -> None:
+        self._init_pid = init_pid
+        self._known = 0
+        self._of_host = _shared_of_host()
+        self._looked_at = monotonic()
+        self._look_s = 0.0
+
+    def exceeds(self, room_bytes: int) -> bool:
+        """Whether it takes more than `room_bytes`. Blocking."""
+        if room_bytes < 0:
+            return True
+        grown = _shared_of_host() - self._of_host
+        age = monotonic() - self._looked_at
+        if age < 5 * self._look_s or (self._known + grown <= room_bytes and age < RESCAN_S):
+            return False
+        started = monotonic()
+        self._of_host = _shared_of_host()
+        self._known = shared_bytes(self._init_pid)
+        self._looked_at = monotonic()
+        self._look_s = self._looked_at - started
+        return self._known > room_bytes
+
+
+def _shared_of_host() -> int:
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Shmem:"))
+    return int(line.split()[1]) * 1024
 
 
 def usage(init_pid: int) -> tuple[int, int]:

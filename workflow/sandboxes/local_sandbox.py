@@ -23,8 +23,9 @@ from workflow.sandboxes.base import (
 )
 from workflow.sandboxes.cell import Cell, Spec
 from workflow.sandboxes.commands import Background, Foreground
-from workflow.sandboxes.disk import DiskMeter, measure
+from workflow.sandboxes.disk import Amount, DiskMeter, measure
 from workflow.sandboxes.guard import Guard, usage
+from workflow.sandboxes.held import deleted_files
 from workflow.sandboxes.lock import is_used
 from workflow.sandboxes.packing import packed, unpack
 from workflow.sandboxes.paths import relative
@@ -70,7 +71,9 @@ class LocalSandbox:
         self._roots = (self._tree.root_fd, *state_fds)
         # A handle that nobody holds any more gives its descriptors back; nothing else of it needs an end.
         weakref.finalize(self, _close, self._roots)
-        self._disk = DiskMeter(self._roots, max_bytes=settings.disk_bytes, max_files=settings.files)
+        self._disk = DiskMeter(
+            self._roots, max_bytes=settings.disk_bytes, max_files=settings.files, held=self._deleted_files
+        )
         self._guard = Guard(settings, self._disk, stop=self._stop_commands)
 
     async def exec(
@@ -274,6 +277,9 @@ class LocalSandbox:
         if started is None or not started.done() or started.cancelled() or started.exception() is not None:
             return None
         return started.result()
+
+    def _deleted_files(self) -> Amount:
+        return deleted_files(self._cell.init_pid, self._roots) if self._cell is not None and self.is_live else Amount()
 
     def _stop_commands(self, reason: str) -> None:
         for run in self._foreground:
