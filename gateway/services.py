@@ -20,6 +20,7 @@ from modem.files import Files
 from modem.links import Links
 from modem.meter import Meter
 from modem.pool import Connections
+from modem.quotas import TenantQuota
 from modem.reaper import Reaper
 from modem.runs import Runs
 from modem.sched import Scheduler
@@ -80,7 +81,7 @@ class Services:
         meter = Meter()
         runs = Runs(connections, scheduler, hints.send, meter=meter)
         threads = Threads(connections, settings, runs, scheduler)
-        files = Files(connections, threads)
+        files = Files(connections, threads, quota=TenantQuota(connections, settings.sandbox, owner="gateway"))
         tickets = Tickets(connections)
         keys_file = Path(settings.auth.keys_file) if settings.auth.keys_file else Path(settings.data_dir) / "keys.json"
         auth = Authenticator(settings.auth, settings.gateway, keys=KeyRing(keys_file), tickets=tickets)

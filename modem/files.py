@@ -18,6 +18,7 @@ from modem.pool import Connections, translated
 from modem.threads import Threads
 from workflow.core.errors import BadInput, Conflict, DialtoneError, NotFound, TooLarge, ToolError, Unavailable
 from workflow.core.ids import ThreadId
+from workflow.core.ports import Quota
 from workflow.core.records import Caller
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,11 @@ _KINDS: dict[str, type[DialtoneError]] = {
 class Files:
     """The gateway's side. Raises everywhere: NotFound, BadInput, Conflict, Unavailable."""
 
-    def __init__(self, connections: Connections, threads: Threads, *, silence_s: float = WAIT_S) -> None:
+    def __init__(
+        self, connections: Connections, threads: Threads, *, quota: Quota | None = None, silence_s: float = WAIT_S
+    ) -> None:
+        """quota: of the tenants' disk; None for no limit."""
+        self._quota = quota
         self._redis = connections.commands
         self._blocking: Any = connections.blocking_client(block_s=silence_s)
         self._silence_s = silence_s
@@ -92,7 +97,8 @@ class Files:
         return chunks
 
     async def write(self, caller: Caller, thread_id: ThreadId, path: str, content: bytes) -> dict[str, Any]:
-        """Replaces a file; its new stat."""
+        """Replaces a file; its new stat. Raises: LimitExceeded."""
+        await self.check_disk(caller, thread_id)
         header, _ = await self.ask(caller, thread_id, {"op": "write", "path": path}, content)
         item: dict[str, Any] = header["item"]
         return item
@@ -100,6 +106,12 @@ class Files:
     async def remove(self, caller: Caller, thread_id: ThreadId, path: str) -> None:
         """Removes a file or folder."""
         await self.ask(caller, thread_id, {"op": "remove", "path": path})
+
+    async def check_disk(self, caller: Caller, thread_id: ThreadId) -> None:
+        """Raises: LimitExceeded while the files of the thread's tenant take more than they may."""
+        await self._threads.get(caller, thread_id)
+        if self._quota is not None and self._quota.limits_disk:
+            await self._quota.check_disk(thread_id)
 
     async def close(self) -> None:
         await self._blocking.aclose(close_connection_pool=True)

@@ -85,6 +85,7 @@ class TenantQuota:
                 f"the files of this tenant take {used} bytes and {self._disk_bytes} is the limit; "
                 "delete files or threads",
                 limit=self._disk_bytes,
+                retry_after_s=30,
             )
 
     async def weigh(self, thread_id: ThreadId, disk_bytes: int) -> None:

@@ -74,7 +74,8 @@ class Versions:
             return Restored(before_id, await self._note(thread_id, token, after))
 
     async def fork(self, caller: Caller, thread_id: ThreadId, event_id: str, *, title: str) -> ThreadRecord:
-        """A new thread whose log and files are those of an event."""
+        """A new thread whose log and files are those of an event. Raises: LimitExceeded."""
+        await self._files.check_disk(caller, thread_id)
         source = await self._threads.get(caller, thread_id)
         moment = await self._moments.find(thread_id, event_id)
         target, at = new_thread_id(), parse_cursor(event_id)

@@ -15,12 +15,15 @@ import pytest
 from modem import keys
 from modem.files import FileServer
 from modem.pool import Connections
+from modem.quotas import TenantQuota
 from modem.retention import trim
 from modem.stream import parse_cursor
 from modem.tasks.workspace import answer_file_request
 from modem.workspaces import Removals, is_wanted
 from tests.gateway.playing import LOCAL, Turn, Worker
+from tests.gateway.serving import Gateway
 from tests.until import until
+from workflow.core.config import Settings
 from workflow.core.events import Effect, ToolCalled, ToolResulted, WorkspaceSaved
 from workflow.core.ids import CallId, ThreadId
 from workflow.sandboxes.memory import MemoryProvider
@@ -389,3 +392,31 @@ async def test_a_fork_of_a_trimmed_thread_knows_what_was_trimmed(
     assert stays == [-1, -1]
     assert (await http.delete(f"/api/agent/{fork}")).status_code == 204
     assert (await worker.threads.get(LOCAL, thread)).thread_id == thread
+
+
+@pytest.fixture
+def tight(settings: Settings) -> Settings:
+    return settings.model_copy(update={"sandbox": settings.sandbox.model_copy(update={"tenant_disk_bytes": 1_000_000})})
+
+
+async def test_a_tenant_whose_disk_is_full_can_delete_but_neither_upload_nor_fork(
+    tight: Settings, worker: Worker, files: Files
+) -> None:
+    thread = await worker.thread()
+    turn = await worker.running(thread)
+    (_, last, _) = await files.work(turn, 1, files={"f": "1"})
+    await turn.finish()
+    quota = TenantQuota(worker.connections, tight.sandbox, owner="w1")
+    async with Gateway(tight) as gateway, httpx.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        await quota.weigh(thread, 1_000_000)
+        full = [
+            await http.put(f"/api/agent/{thread}/files/f", content=b"2"),
+            await http.post(f"/api/agent/{thread}/fork", json={"event": last}),
+        ]
+        assert [(one.status_code, one.json()["code"]) for one in full] == [(429, "limit_exceeded")] * 2
+        assert "delete files or threads" in full[0].json()["detail"] and full[0].headers["Retry-After"]
+        assert await read(http, thread, last) == "1"
+        assert (await http.delete(f"/api/agent/{thread}/files/f")).status_code == 204
+        await quota.weigh(thread, 999_999)
+        assert (await http.put(f"/api/agent/{thread}/files/f", content=b"2")).status_code == 200
+        assert (await http.post(f"/api/agent/{thread}/fork", json={"event": last})).status_code == 200

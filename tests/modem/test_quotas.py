@@ -1,9 +1,11 @@
 """What a tenant's sandboxes may use together: real workers' providers on one machine, counted in a real Redis."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import time
 from typing import Any, Protocol
 
 import pytest
@@ -198,6 +200,72 @@ async def test_a_tenant_whose_files_take_too_much_is_told_to_delete_some(line: L
     await line.threads.delete(ALICE, full)
     assert await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), full) is None
     assert int(await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), "")) < 2_000_000
+
+
+async def test_files_that_came_and_went_without_a_command_count_too(line: Line, worker: MakeWorker) -> None:
+    provider = worker(tenant_disk_bytes=2_000_000)
+    source, other = await line.thread(), await line.thread()
+    sandbox = await provider.open(source)
+    await sandbox.write("large", bytes(1_500_000))
+    snapshot = await sandbox.snapshot("before forking")
+    await provider.sweep()
+    assert await runs(await provider.open(other))
+    fork = await line.thread()
+    await provider.fork(source, snapshot, fork)
+    await provider.sweep()
+    await (await provider.open(other)).close()
+    assert not await runs(await provider.open(other))
+    await sandbox.remove("large")
+    await provider.sweep()
+    assert await runs(await provider.open(other))
+
+
+async def test_what_was_put_away_or_deleted_for_room_no_longer_counts(
+    line: Line, worker: MakeWorker, folder: Path
+) -> None:
+    threads = {name: await line.thread() for name in ("packed", "deleted", "other")}
+    provider = worker(tenant_disk_bytes=4_000_000)
+    for thread_id in (threads["packed"], threads["deleted"]):
+        assert (await (await provider.open(thread_id)).exec("head -c 3000000 /dev/urandom > large")).exit_code == 0
+    await provider.sweep()
+    assert not await runs(await provider.open(threads["other"]))
+    await provider.__aexit__(None, None, None)
+    for days, name in ((9, "deleted"), (8, "packed")):
+        at = time() - days * 86_400
+        os.utime(folder / "sandboxes" / threads[name] / "used", (at, at))
+    keeper = worker(tenant_disk_bytes=4_000_000, workspaces_bytes=4_000_000)
+    tidied = await keeper.tidy()
+    assert threads["deleted"] in tidied.deleted and threads["packed"] in tidied.archived
+    weight = int(await line.connections.commands.hget(keys.tenant_disk(ALICE.tenant), threads["packed"]))
+    assert 3_000_000 <= weight < 3_100_000, "the archive counts"
+    assert await runs(await keeper.open(threads["other"]))
+
+
+async def test_places_are_kept_before_anything_that_takes_long(line: Line, folder: Path, checked: TierReport) -> None:
+    weighs, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(TenantQuota):
+        async def weigh(self, thread_id: ThreadId, disk_bytes: int) -> None:
+            weighs.set()
+            await goes_on.wait()
+
+    settings = SandboxSettings.model_validate(
+        {"mode": checked.tier, "max_live_per_tenant": 1, "tenant_disk_bytes": 1_000_000}
+    )
+    goes_on.set()
+    quota = Slow(line.connections, settings, owner="w1")
+    async with LocalProvider(settings, data_dir=folder, report=checked, quota=quota) as provider:
+        thread = await line.thread()
+        await busy(provider, thread)
+        await line.connections.commands.hset(keys.tenant_sandboxes(ALICE.tenant), thread, "w1 1790000000000")
+        goes_on.clear()
+        weighs.clear()
+        sweeping = asyncio.create_task(provider.sweep())
+        await asyncio.wait_for(weighs.wait(), 10)
+        place = await line.connections.commands.hget(keys.tenant_sandboxes(ALICE.tenant), thread)
+        goes_on.set()
+        await sweeping
+        assert int(place.split()[1]) > time() * 1000
 
 
 @pytest.mark.skipif(bool(remotes.why_not()), reason=remotes.why_not())

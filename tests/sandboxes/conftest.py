@@ -11,7 +11,7 @@ from tests.sandboxes.holding import report, why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Busy
-from workflow.sandboxes.local import LocalProvider
+from workflow.sandboxes.local import TIDY_S, LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.tiers import Tier
 
@@ -58,7 +58,9 @@ async def sandbox(provider: LocalProvider) -> LocalSandbox:
 class MakeProvider(Protocol):
     """Makes a provider of the test's tier, as each of several workers on one machine has one."""
 
-    def __call__(self, *, busy: Busy | None = None, **settings: object) -> LocalProvider: ...
+    def __call__(
+        self, *, busy: Busy | None = None, tidy_every_s: float = TIDY_S, **settings: object
+    ) -> LocalProvider: ...
 
 
 @pytest.fixture
@@ -66,9 +68,9 @@ async def make(tier: Tier, folder: Path) -> AsyncIterator[MakeProvider]:
     """All that were made are closed at the end."""
     async with AsyncExitStack() as stack:
 
-        def make(*, busy: Busy | None = None, **settings: object) -> LocalProvider:
+        def make(*, busy: Busy | None = None, tidy_every_s: float = TIDY_S, **settings: object) -> LocalProvider:
             chosen = SandboxSettings.model_validate({"mode": tier, **settings})
-            made = LocalProvider(chosen, data_dir=folder, report=report(tier), busy=busy)
+            made = LocalProvider(chosen, data_dir=folder, report=report(tier), busy=busy, tidy_every_s=tidy_every_s)
             stack.push_async_exit(made)
             return made
 

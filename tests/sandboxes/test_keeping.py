@@ -1,6 +1,7 @@
 """Workspaces over days: put away by age and budget, taken out again as they were, never while in use."""
 
 import asyncio
+import fcntl
 import os
 import resource
 from collections.abc import Collection, Iterator
@@ -122,6 +123,22 @@ async def test_one_worker_at_a_time_puts_workspaces_away(make: MakeProvider, fol
         finally:
             os.close(other)
         assert await provider.tidy() == Tidied((OLD,), (OLD,))
+
+
+async def test_a_workspace_that_is_being_packed_or_unpacked_keeps_nobody_else_waiting(
+    make: MakeProvider, folder: Path
+) -> None:
+    async with make() as provider:
+        await provider.open(OLD)
+    last_used(folder, OLD, days=8)
+    async with make(tidy_every_s=0) as provider:
+        with (folder / "sandboxes" / OLD / "held").open("ab") as packing:
+            fcntl.flock(packing, fcntl.LOCK_EX)
+            waiting = asyncio.create_task(provider.open(OLD))
+            assert await asyncio.wait_for((await asyncio.wait_for(provider.open(NEW), 10)).list(), 10) == []
+            assert await asyncio.wait_for(provider.sweep(), 10) == 0, "tidying goes on beside"
+            assert not waiting.done()
+        assert await (await waiting).list() == []
 
 
 @pytest.fixture

@@ -208,3 +208,11 @@ def test_measuring_counts_hard_links_once_and_sparse_files_by_their_blocks(tmp_p
     amount = measure((fd,))
     os.close(fd)
     assert 1_000_000 <= amount.bytes < 1_100_000 and amount.files == 3
+
+
+async def test_a_file_is_written_however_many_folders_are_missing_above_it(sandbox: LocalSandbox) -> None:
+    path = "d/" * 1_500 + "file"
+    await sandbox.write(path, b"deep")
+    assert await sandbox.read(path) == b"deep"
+    await sandbox.remove("d")
+    assert await sandbox.list() == []

@@ -297,7 +297,9 @@ class SandboxSettings(Section):
     )
     tenant_cpus: float = Field(0.0, ge=0, description="likewise in cores; 0 means no limit")
     tenant_disk_bytes: int = Field(
-        0, ge=0, description="one tenant's workspaces together; with more no command starts; 0 means no limit"
+        0,
+        ge=0,
+        description="one tenant's workspaces together; with more no command, upload or fork starts; 0: no limit",
     )
     tenant_wait_s: float = Field(
         60.0, ge=0, description="a sandbox beyond its tenant's limits waits so long for a place; 0: for idle ones only"

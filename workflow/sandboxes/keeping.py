@@ -41,6 +41,11 @@ class Keeper:
         self._places = places
         self._settings = settings
         self._in_use = in_use
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Lets a `tidy` that is under way in a thread begin with no further workspace."""
+        self._is_stopped = True
 
     def threads(self) -> list[ThreadId]:
         """All that have folders, least recently used first."""
@@ -90,7 +95,7 @@ class Keeper:
         """What `step` says; False if it failed, which must not keep all other workspaces from their turn."""
         try:
             with self._places.held(thread_id):
-                return self._claim(thread_id, unused_s) and step(thread_id)
+                return not self._is_stopped and self._claim(thread_id, unused_s) and step(thread_id)
         except (SandboxError, OSError) as error:
             log.warning("a workspace is left as it is: %s", error, extra={"thread_id": thread_id})
             return False

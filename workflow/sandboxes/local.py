@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -58,6 +59,7 @@ class LocalProvider:
         proxy: Proxy | None = None,
         quota: Quota | None = None,
         busy: Busy | None = None,
+        tidy_every_s: float = TIDY_S,
     ) -> None:
         """report: what an earlier `check` on this machine said; None checks before the first sandbox is opened.
 
@@ -75,7 +77,8 @@ class LocalProvider:
         self._data_dir = data_dir.resolve()
         self._report = report
         self._checking = asyncio.Lock()
-        self._opening = asyncio.Lock()
+        self._opening: WeakValueDictionary[ThreadId, asyncio.Lock] = WeakValueDictionary()
+        """One thread's folders may take minutes to unpack; the others do not wait for them."""
         self._places = Places(self._data_dir, own_uids=os.geteuid() == 0 and settings.mode != "unsafe_host")
         if proxy is None and settings.network != "off":
             proxy = Proxy(Policy.of(settings), credentials=_credentials(settings, environ or os.environ))
@@ -85,7 +88,9 @@ class LocalProvider:
         self._resting: WeakValueDictionary[ThreadId, LocalSandbox] = WeakValueDictionary()
         """Not live; kept only as long as somebody, e.g. a run that waits for an answer, holds them."""
         self._keeper = Keeper(self._places, settings, in_use=self._is_held)
-        self._tidied_at = monotonic()
+        self._tidy_every_s = tidy_every_s
+        self._tidied_at = self._swept_at = monotonic()
+        self._tidying: asyncio.Task[Tidied] | None = None
 
     async def check(self) -> TierReport:
         async with self._checking:
@@ -97,7 +102,7 @@ class LocalProvider:
         report = await self.check()
         if report.tier == REFUSED:
             raise SandboxRefused(f"no sandbox tier holds on this machine: {'; '.join(report.advice)}")
-        async with self._opening:
+        async with self._opening.setdefault(thread_id, asyncio.Lock()):
             sandbox = self._sandboxes.get(thread_id) or self._resting.get(thread_id)
             if sandbox is not None and not sandbox.is_current:
                 await sandbox.close()
@@ -132,20 +137,24 @@ class LocalProvider:
         return sum(sandbox.is_live for sandbox in self._sandboxes.values())
 
     async def sweep(self) -> int:
+        swept_at, self._swept_at = self._swept_at, monotonic()
+        # First, and of what is live now: weighing and packing may take longer than a place is kept.
+        await self._admission.keep([thread_id for thread_id, sandbox in self._all() if sandbox.is_live])
+        await asyncio.to_thread(self._keeper.touch, [thread_id for thread_id, _ in self._all()])
+        used = {
+            thread_id: sandbox for thread_id, sandbox in self._all() if sandbox.is_live or sandbox.used_at > swept_at
+        }
         closed = 0
         for thread_id, sandbox in list(self._sandboxes.items()):
             if self._is_idle(sandbox):
                 closed += sandbox.is_live
                 await sandbox.close()
                 self._resting[thread_id] = self._sandboxes.pop(thread_id)
-        live = {thread_id: sandbox for thread_id, sandbox in self._all() if sandbox.is_live}
-        for thread_id, sandbox in live.items():
+        for thread_id, sandbox in used.items():
             await self._admission.weigh(thread_id, sandbox.disk_bytes)
-        await self._admission.keep(live)
-        await asyncio.to_thread(self._keeper.touch, [thread_id for thread_id, _ in self._all()])
-        if monotonic() - self._tidied_at > TIDY_S:
+        if monotonic() - self._tidied_at > self._tidy_every_s and (self._tidying is None or self._tidying.done()):
             self._tidied_at = monotonic()
-            await self.tidy()
+            self._tidying = asyncio.create_task(self.tidy())
         return closed
 
     async def tidy(self) -> Tidied:
@@ -158,9 +167,14 @@ class LocalProvider:
                 log.warning("workspaces are left as they are: %s", error)
                 return Tidied()
         tidied = await asyncio.to_thread(lambda: self._keeper.tidy(busy=busy))
+        for thread_id in (*tidied.archived, *tidied.deleted):
+            await self._admission.weigh(thread_id, partial(self._archive_bytes, thread_id))
         if tidied.archived or tidied.deleted:
             log.info("put away %d unused workspaces, deleted %d", len(tidied.archived), len(tidied.deleted))
         return tidied
+
+    async def _archive_bytes(self, thread_id: ThreadId) -> int:
+        return await asyncio.to_thread(self._places.archive_bytes, thread_id)
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,6 +182,10 @@ class LocalProvider:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._keeper.stop()
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
         for sandbox in (*self._sandboxes.values(), *self._resting.values()):
             await sandbox.dispose()
         self._sandboxes.clear()

@@ -71,6 +71,13 @@ class Places:
         """All that have folders."""
         return [ThreadId(folder.name) for folder in self.sandboxes.iterdir() if folder.is_dir()]
 
+    def archive_bytes(self, thread_id: ThreadId) -> int:
+        """What the thread's archive takes; 0 if it is not put away."""
+        try:
+            return (self.folders(thread_id)[1] / ARCHIVE).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def folders(self, thread_id: ThreadId) -> tuple[Path, Path]:
         """The workspace and the state. Raises: SandboxError."""
         if THREAD_ID.fullmatch(thread_id) is None:

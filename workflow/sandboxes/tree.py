@@ -305,23 +305,30 @@ class Tree:
 
     def _folder(self, place: str) -> int:
         """The folder at `place`, opened; it and its parents are made when missing."""
-        try:
-            return self._open(place, os.O_PATH | os.O_DIRECTORY)
-        except ToolError as error:
-            if error.kind != "file_missing":
-                raise
-        above, name = posixpath.split(place)
-        parent = self._folder(above or ".")
-        try:
-            os.mkdir(name, 0o755, dir_fd=parent)
-            os.chown(name, self._owner, self._owner, dir_fd=parent, follow_symlinks=False)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise refusal(error, place) from error
-        finally:
-            os.close(parent)
-        return self._open(place, os.O_PATH | os.O_DIRECTORY)
+        missing_ones = []
+        while True:
+            try:
+                fd = self._open(place, os.O_PATH | os.O_DIRECTORY)
+                break
+            except ToolError as error:
+                if error.kind != "file_missing" or place == ".":
+                    raise
+            place, name = posixpath.split(place)
+            place = place or "."
+            missing_ones.append(name)
+        for name in reversed(missing_ones):
+            place = posixpath.join(place, name)
+            try:
+                os.mkdir(name, 0o755, dir_fd=fd)
+                os.chown(name, self._owner, self._owner, dir_fd=fd, follow_symlinks=False)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise refusal(error, place) from error
+            finally:
+                os.close(fd)
+            fd = self._open(place, os.O_PATH | os.O_DIRECTORY)
+        return fd
 
     def _mode_of(self, parent: int, name: str, path: str) -> int:
         """The mode a rewritten file keeps."""
