@@ -96,3 +96,10 @@ async def test_a_sparse_file_cannot_be_huge(sandbox: LocalSandbox) -> None:
     assert result.exit_code != 0
     stat = await sandbox.stat("sparse")
     assert stat is None or stat.size <= 50 * MEGABYTE
+
+
+async def test_files_with_holes_are_not_packed_beyond_the_disk_limit(sandbox: LocalSandbox) -> None:
+    await sandbox.exec("for n in 1 2 3; do truncate -s 40M holes$n; done")
+    with pytest.raises(ToolError) as refused:
+        await sandbox.download()
+    assert refused.value.kind == "too_large"

@@ -150,6 +150,12 @@ async def test_what_a_login_shell_prints_does_not_disturb(sandbox: RemoteSandbox
     assert await sandbox.read("a") == bytes(5000)
 
 
+async def test_a_login_shell_that_floods_fails_the_call_and_not_the_worker(sandbox: RemoteSandbox) -> None:
+    await sandbox.exec("echo 'yes $(printf %9999s)' > ~/.bash_profile")
+    with pytest.raises(SandboxError, match="printed more"):
+        await asyncio.wait_for(sandbox.list(), 60)
+
+
 async def test_a_cancelled_call_leaves_no_process_behind(sandbox: RemoteSandbox, server: Any) -> None:
     started = asyncio.Event()
     command = asyncio.create_task(sandbox.exec("echo on; sleep 60", on_output=lambda *_: started.set()))

@@ -2,9 +2,11 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tests.sandboxes import remotes
 from tests.sandboxes.remotes import KEY, PACE, VENDORS, Vendor, connect, fresh_server
 from tests.servers.boxes import Fault
 from tests.until import until
-from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused
+from workflow.core.errors import LimitExceeded, SandboxError, SandboxRefused, ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.remote import RemoteProvider
 from workflow.sandboxes.remote_sandbox import RemoteSandbox
@@ -279,7 +281,69 @@ async def test_a_background_process_keeps_the_end_of_what_it_printed(sandbox: Re
     assert place == 3_000_004 and output.endswith(b"\0end\n") and len(output) <= 2_100_000
 
 
+ANSWER = "import base64, sys\ndef main(_): print(sys.argv[3], 'r', base64.b64encode({!r}.encode()).decode())"
+FORGE = """
+import glob, marshal, os, sys
+for path in glob.glob(os.path.expanduser("~/.dialtone/program-*")):
+    marshal.dump([("main", compile(sys.argv[1], "main", "exec"))], open(path, "wb"))
+"""
+FLOOD = "import sys\ndef main(_):\n while True: print(sys.argv[3], '1', 'QUFB' * 10_000)"
+
+
+async def forge(sandbox: RemoteSandbox, program: str) -> None:
+    """Has every later call answered by another program than ours."""
+    await sandbox.list()  # now ours is known to be there
+    assert (await sandbox.exec(["python3", "-c", FORGE, program])).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '"text"',
+        '{"code": "x", "killed_by": [], "idle_s": "x", "background": -1, "memory": NaN, "disk": 1e999}',
+        '[["name", "file", "large", 0, 0], 5]',
+        '{"at": 5}',
+        "[" * 100_000,
+    ],
+    ids=["text", "fields", "rows", "place", "deep"],
+)
+async def test_a_forged_answer_is_an_error_of_its_sandbox_alone(worker: Worker, answer: str) -> None:
+    provider = worker(settings={"idle_s": 0.2})
+    sandbox, other = await provider.open(THREAD), await provider.open(ThreadId("thread-2"))
+    await other.write("a", b"")
+    await forge(sandbox, ANSWER.format(answer))
+    calls: list[Callable[[], Awaitable[Any]]] = [sandbox.list, sandbox.usage, sandbox.download]
+    calls += [partial(sandbox.stat, "a"), partial(sandbox.compare, "a", "b")]
+    calls += [partial(sandbox.exec, "true"), partial(sandbox.start, "true")]
+    for call in calls:
+        with pytest.raises(SandboxError, match="damaged"):
+            await call()
+    await asyncio.sleep(0.3)
+    assert await provider.sweep() == 1, "the other one is put away"
+
+
+async def test_output_that_did_not_come_from_the_command_is_limited_as_well(worker: Worker) -> None:
+    sandbox = await worker(settings={"output_bytes": 100_000}).open(THREAD)
+    await forge(sandbox, FLOOD)
+    with pytest.raises(SandboxError, match=r"more output|printed more|damaged"):
+        await asyncio.wait_for(sandbox.exec("true"), 60)
+
+
 # -- long content
+
+
+async def test_what_is_too_large_to_be_held_is_refused(worker: Worker, server: Any) -> None:
+    """Files with holes take no disk, and grow in no time."""
+    sandbox = await worker(settings={"disk_bytes": 1_000_000}).open(THREAD)
+    await sandbox.exec("truncate -s 100M holes")
+    with pytest.raises(ToolError, match="too large"):
+        await sandbox.download()
+    (box,) = server.boxes.values()
+    assert list((box.folder / ".dialtone" / "staged").iterdir()) == []
+    elsewhere = {"at": f"{server.home}/workspace/holes", "staged": False}
+    await forge(sandbox, ANSWER.format(json.dumps(elsewhere)))
+    with pytest.raises(SandboxError, match="grew beyond"):
+        await sandbox.download()
 
 
 async def test_long_content_goes_past_the_command_line_and_leaves_nothing_behind(

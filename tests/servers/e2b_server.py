@@ -17,7 +17,7 @@ from e2b.envd.process import process_connect, process_pb
 from protobuf import Oneof
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from watchfiles import awatch
 
@@ -164,7 +164,7 @@ class E2bServer(BoxServer):
         place = self.box_of(request.headers).place(request.query_params["path"])
         if not place.is_file():
             return _problem(404, "file not found")
-        return Response(place.read_bytes(), media_type="application/octet-stream")
+        return FileResponse(place, media_type="application/octet-stream")
 
     async def _write(self, request: Request) -> Response:
         path = request.query_params["path"]

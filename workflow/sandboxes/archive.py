@@ -67,8 +67,16 @@ def _member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:
     return Member(path, "file", entry.mode & 0o777, stream.read())
 
 
-def pack(entries: Iterable[Member]) -> bytes:
-    """A plain tar archive of `entries`, without owners, so that equal trees give equal bytes but for times."""
+def most_packed(disk_bytes: int) -> int:
+    """How long an archive of a workspace may be: files with holes claim more than the disk has."""
+    return min(disk_bytes, MAX_BYTES) * 5 // 4 + 1_000_000  # with its headers
+
+
+def pack(entries: Iterable[Member], *, max_bytes: int = MAX_BYTES) -> bytes:
+    """A plain tar archive of `entries`, without owners, so that equal trees give equal bytes but for times.
+
+    Raises: ToolError with kind `too_large` when it becomes longer than `max_bytes`.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for entry in entries:
@@ -79,6 +87,8 @@ def pack(entries: Iterable[Member]) -> bytes:
             elif entry.kind == "symlink":
                 header.type, header.linkname = tarfile.SYMTYPE, entry.target
             header.size = len(entry.content)
+            if buffer.tell() + header.size > max_bytes:
+                raise ToolError("the files are too large to be packed together", kind="too_large")
             tar.addfile(header, io.BytesIO(entry.content))
     return buffer.getvalue()
 

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from time import monotonic
 from urllib.parse import urlsplit
 
+from aiohttp import ClientError
 from daytona import (
     AsyncDaytona,
     AsyncSandbox,
@@ -36,7 +37,7 @@ from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
 from workflow.sandboxes.base import Address
 from workflow.sandboxes.egress import Policy
-from workflow.sandboxes.machines import Asleep, Busy, Dropped, Found, Pace, Show, Vanished
+from workflow.sandboxes.machines import LONGEST_ANSWER, Asleep, Busy, Dropped, Found, Pace, Show, Vanished
 from workflow.sandboxes.remote import Exists, RemoteProvider
 from workflow.sandboxes.secrecy import Scrubber
 
@@ -203,7 +204,9 @@ class DaytonaMachine:
 
     async def call(self, command: str) -> str:
         async with self._explained():
-            return (await self._sandbox.process.exec(command, timeout=CALL_S)).result
+            # The service keeps what is printed until the end, then the SDK does.
+            bounded = f"{{ {command}; }} | head -c {LONGEST_ANSWER}"
+            return (await self._sandbox.process.exec(bounded, timeout=CALL_S)).result
 
     async def stream(self, command: str, show: Show) -> None:
         session, process = f"dialtone-{secrets.token_hex(8)}", self._sandbox.process
@@ -220,9 +223,10 @@ class DaytonaMachine:
         async with self._explained():
             await self._sandbox.fs.upload_file(content, path, timeout=TRANSFER_S)
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str) -> AsyncGenerator[bytes, None]:
         async with self._explained():
-            return await self._sandbox.fs.download_file(path, TRANSFER_S)
+            async for piece in await self._sandbox.fs.download_file_stream(path, TRANSFER_S):
+                yield piece
 
     async def extend(self) -> None:
         async with self._explained():
@@ -290,6 +294,8 @@ async def explained(scrub: Scrubber) -> AsyncIterator[None]:
         raise
     except DaytonaError as error:
         raise _explain(error, scrub) from scrub.cause(error)
+    except (ClientError, OSError) as error:  # what streams raise is not translated by the SDK
+        raise Dropped(scrub(f"Daytona: {error}")) from scrub.cause(error)
 
 
 def _explain(error: DaytonaError, scrub: Scrubber) -> SandboxError:

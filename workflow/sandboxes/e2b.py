@@ -36,7 +36,7 @@ from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
 from workflow.sandboxes.base import Address
 from workflow.sandboxes.egress import Policy
-from workflow.sandboxes.machines import Asleep, Busy, Dropped, Found, Pace, Show, Vanished
+from workflow.sandboxes.machines import LONGEST_ANSWER, Asleep, Busy, Dropped, Found, Pace, Show, Vanished
 from workflow.sandboxes.remote import Exists, RemoteProvider
 from workflow.sandboxes.secrecy import Scrubber
 
@@ -179,9 +179,13 @@ class E2bMachine:
         self._scrub = scrub
 
     async def call(self, command: str) -> str:
-        pieces: list[str] = []
+        pieces, left = [""], LONGEST_ANSWER
 
         async def show(text: str) -> None:
+            nonlocal left
+            left -= len(text)
+            if left < 0:
+                raise SandboxError(f"the sandbox printed more than {LONGEST_ANSWER} characters in one answer")
             pieces.append(text)
 
         await self.stream(command, show)
@@ -206,9 +210,11 @@ class E2bMachine:
         async with explained(self._scrub):
             await self._sandbox.files.write(path, content, request_timeout=0)
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str) -> AsyncGenerator[bytes, None]:
         async with explained(self._scrub):
-            return bytes(await self._sandbox.files.read(path, format="bytes", request_timeout=0))
+            async with await self._sandbox.files.read(path, format="stream", request_timeout=0) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def extend(self) -> None:
         async with explained(self._scrub):

@@ -12,6 +12,7 @@ from typing import TypeVar
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError
 from workflow.core.ports import OnOutput
+from workflow.sandboxes.archive import most_packed
 from workflow.sandboxes.base import (
     Address,
     BackgroundProcess,
@@ -152,7 +153,8 @@ class LocalSandbox:
         return await self._in_thread(lambda: unpack(self._tree, archive, path))
 
     async def download(self, path: str = ".") -> bytes:
-        return await self._in_thread(lambda: packed(self._tree, path, workdir=self.info.workdir))
+        most = most_packed(self._settings.disk_bytes)
+        return await self._in_thread(lambda: packed(self._tree, path, workdir=self.info.workdir, max_bytes=most))
 
     async def address(self, port: int) -> Address:
         if not self._has_sockets:

@@ -16,6 +16,9 @@ from workflow.core.errors import SandboxError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.base import Address
 
+LONGEST_ANSWER = 64_000_000
+"""Characters that one call may print; the list of 200,000 files takes less."""
+
 
 class Asleep(SandboxError):
     """Connecting again wakes it."""
@@ -50,7 +53,7 @@ class Machine(Protocol):
     """How long a command is first waited for with `call`, before `stream` is worth its price; 0: stream at once."""
 
     async def call(self, command: str) -> str:
-        """What a short command printed, run to its end."""
+        """What a short command printed, run to its end; LONGEST_ANSWER at most."""
         ...
 
     async def stream(self, command: str, show: Show) -> None:
@@ -61,7 +64,10 @@ class Machine(Protocol):
         """Writes a file, missing folders included."""
         ...
 
-    async def get(self, path: str) -> bytes: ...
+    def get(self, path: str) -> AsyncGenerator[bytes, None]:
+        """A file's content as it comes."""
+        ...
+
     async def extend(self) -> None:
         """Puts off the moment when the vendor puts the machine away by itself."""
         ...

@@ -32,11 +32,12 @@ def unpack(tree: Tree, archive: bytes, path: str) -> int:
     return count
 
 
-def packed(tree: Tree, path: str, *, workdir: str) -> bytes:
-    """What is below `path` as a tar archive; pipes and sockets are left out. Blocking. Raises: ToolError."""
+def packed(tree: Tree, path: str, *, workdir: str, max_bytes: int) -> bytes:
+    """What is below `path` as a tar archive; pipes and sockets are left out. Blocking. Raises: ToolError, as `pack`."""
     top = relative(path, workdir=workdir)
     prefix = "" if top == "." else f"{top}/"
-    return pack(_member(tree, stat, prefix) for stat in tree.walk(path) if stat.kind != "other")
+    entries = (_member(tree, stat, prefix) for stat in tree.walk(path) if stat.kind != "other")
+    return pack(entries, max_bytes=max_bytes)
 
 
 def put_away(tree: Tree, target: Path, *, max_bytes: int) -> None:

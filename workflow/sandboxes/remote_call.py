@@ -174,7 +174,7 @@ def _bytes(content: str) -> bytes:
 def _json(content: str) -> Any:
     try:
         return json.loads(_bytes(content).decode("utf-8", "surrogatepass"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SandboxError("the sandbox's answer is damaged") from error
 
 

@@ -14,6 +14,7 @@ from workflow.core.ports import OnOutput
 from workflow.sandboxes.base import ExecResult
 from workflow.sandboxes.machines import Dropped, Machine
 from workflow.sandboxes.output import Kept
+from workflow.sandboxes.remote_answers import ENDED, NOTHING, PRINTED, Ended, checked
 from workflow.sandboxes.remote_call import MARSHAL, Call, Piece
 from workflow.sandboxes.remote_line import Line
 
@@ -34,6 +35,8 @@ BROKEN = {
     "taken_over": "another worker took the thread over while the command ran",
     "lost": "the command was lost with its supervisor",
 }
+LATE_OUTPUT = 16_000_000
+"""More than the program inside lets through beyond the limit: then somebody else speaks for it."""
 KILLED = 137
 
 
@@ -56,10 +59,12 @@ def payload(
 class Foreground:
     """One `exec`. However often its connection drops, the command runs once and its output is shown once."""
 
-    def __init__(self, line: Line, *, max_output: int, on_output: OnOutput | None) -> None:
+    def __init__(self, line: Line, *, max_output: int, limit: int, on_output: OnOutput | None) -> None:
+        """limit: bytes of output after which the program inside is to end the command."""
         self.key = secrets.token_hex(8)
         self._line = line
         self._kept = {"stdout": Kept(max_output), "stderr": Kept(max_output)}
+        self._left = limit + LATE_OUTPUT
         self._on_output = on_output
         self._signs = 0
         self._heard_at = monotonic()
@@ -84,8 +89,8 @@ class Foreground:
             raise
         return self._result(ended, monotonic() - started)
 
-    async def _to_end(self, args: dict[str, Any], *, inline: bytes, at: str) -> dict[str, Any]:
-        async def follow(machine: Machine) -> Any:
+    async def _to_end(self, args: dict[str, Any], *, inline: bytes, at: str) -> Ended:
+        async def follow(machine: Machine) -> Ended | None:
             is_brief = self._is_first and machine.brief_s > 0
             places = [self._kept["stdout"].total, self._kept["stderr"].total]
             patience_s = machine.brief_s if is_brief else None
@@ -95,9 +100,12 @@ class Foreground:
             else:
                 await self._watch(machine, call)
             self._is_first = False
-            return call.result
+            ended = checked(ENDED, call.result)
+            if ended is None and not is_brief:
+                raise SandboxError("the sandbox's answer is damaged")
+            return ended
 
-        ended: dict[str, Any] | None = None
+        ended: Ended | None = None
         while ended is None:
             ended = await self._line.attempt(follow, progress=lambda: self._signs)
         return ended
@@ -139,6 +147,9 @@ class Foreground:
 
     async def _show(self, piece: Piece) -> None:
         stream, chunk = piece
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise SandboxError("more output came from the sandbox than a command may print")
         self._kept[stream].add(chunk)
         if self._on_output is not None:
             shown = self._on_output(stream, chunk)
@@ -160,18 +171,18 @@ class Foreground:
 
     async def _ended_by_us(self) -> None:
         try:
-            await self._line.ask("kill_key", key=self.key, reason="cancel")
+            await self._line.ask("kill_key", ENDED, key=self.key, reason="cancel")
         except (SandboxError, ToolError) as error:
             log.warning("a command could not be killed: %s", error)
 
-    def _result(self, ended: dict[str, Any], duration_s: float) -> ExecResult:
-        killed_by = str(ended["killed_by"])
+    def _result(self, ended: Ended, duration_s: float) -> ExecResult:
+        killed_by = ended.killed_by
         if killed_by in BROKEN:
-            why = f": {ended['why']}" if ended.get("why") else ""
+            why = f": {ended.why}" if ended.why else ""
             raise SandboxError(BROKEN[killed_by] + why)
         stdout, stderr = self._kept.values()
         return ExecResult(
-            exit_code=int(ended["code"]),
+            exit_code=ended.code,
             stdout=stdout.value(),
             stderr=stderr.value(),
             timed_out=killed_by == "timeout",
@@ -184,7 +195,7 @@ class Foreground:
 class RemoteProcess:
     """A background process. It is known by its number to every worker, as long as its sandbox lives."""
 
-    def __init__(self, line: Line, pid: int, ended: dict[str, Any] | None = None) -> None:
+    def __init__(self, line: Line, pid: int, ended: Ended | None = None) -> None:
         self.pid = pid
         self._line = line
         self._ended = ended
@@ -192,28 +203,28 @@ class RemoteProcess:
     @property
     def exit_code(self) -> int | None:
         """As of the last call; `wait(timeout_s=0)` asks again."""
-        return None if self._ended is None else int(self._ended["code"])
+        return None if self._ended is None else self._ended.code
 
     async def output(self, *, after: int = 0) -> tuple[bytes, int]:
-        output, answer = await self._line.fetch("output", name=str(self.pid), after=after)
-        self._ended = answer["ended"]
-        return output, answer["place"]
+        output, answer = await self._line.fetch("output", PRINTED, name=str(self.pid), after=after)
+        self._ended = answer.ended
+        return output, answer.place
 
     async def write(self, chunk: bytes) -> None:
         """Sends to its standard input. Raises: SandboxError if it does not read."""
-        await self._line.ask("write_input", payload=chunk, name=str(self.pid))
+        await self._line.ask("write_input", NOTHING, payload=chunk, name=str(self.pid))
 
     async def wait(self, *, timeout_s: float) -> int | None:
         deadline = monotonic() + timeout_s
         while self._ended is None:
             left = max(0.0, deadline - monotonic())
             try:
-                self._ended = await self._line.ask("wait", name=str(self.pid), timeout_s=min(left, WAIT_S))
+                self._ended = await self._line.ask("wait", ENDED, name=str(self.pid), timeout_s=min(left, WAIT_S))
             except ToolError:  # its sandbox is another one by now
-                self._ended = {"code": KILLED, "killed_by": "lost"}
+                self._ended = Ended(KILLED, "lost")
             if monotonic() >= deadline:
                 break
         return self.exit_code
 
     async def kill(self) -> None:
-        self._ended = await self._line.ask("kill", name=str(self.pid), reason="cancel")
+        self._ended = await self._line.ask("kill", ENDED, name=str(self.pid), reason="cancel")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.machines import Asleep, Busy, Dropped, Machine, Pace, Vanished
+from workflow.sandboxes.remote_answers import NOTHING, ROW, Shape, checked
 from workflow.sandboxes.remote_call import INLINE, Call, Home, NotInstalled
 
 log = logging.getLogger(__name__)
@@ -43,20 +44,21 @@ class Line:
         self._is_installed = False
         self._is_closed = False
 
-    async def ask(self, op: str, *, payload: bytes = b"", **args: Any) -> Any:
+    async def ask(self, op: str, shape: Shape[T], *, payload: bytes = b"", **args: Any) -> T:
         """The result of one call. Raises: ToolError, SandboxError."""
-        return (await self.fetch(op, payload=payload, **args))[1]
+        return (await self.fetch(op, shape, payload=payload, **args))[1]
 
-    async def fetch(self, op: str, *, payload: bytes = b"", **args: Any) -> tuple[bytes, Any]:
+    async def fetch(self, op: str, shape: Shape[T], *, payload: bytes = b"", **args: Any) -> tuple[bytes, T]:
         """What one call printed as output, and its result."""
         async with self.in_use(), self._bounded(), self.staged(payload) as (inline, at):
-            return await self.attempt(lambda machine: self._call(machine, op, args, inline=inline, at=at))
+            output, result = await self.attempt(lambda machine: self._call(machine, op, args, inline=inline, at=at))
+            return output, checked(shape, result)
 
-    async def peek(self, op: str, **args: Any) -> Any:
+    async def peek(self, op: str, shape: Shape[T], **args: Any) -> T:
         """The result of a call that is no use of the sandbox and does not wake it. Raises: Asleep."""
         async with self._bounded():
             _, result = await self.attempt(lambda machine: self._call(machine, op, args, quiet=True), wakes=False)
-            return result
+            return checked(shape, result)
 
     def call(self, op: str, args: dict[str, Any], *, inline: bytes, at: str, quiet: bool = False) -> Call:
         """A call of the program inside; quiet: it does not count as use."""
@@ -81,15 +83,25 @@ class Line:
         """What to run for a call: with the program, unless it is known to be there."""
         return call.command(installs=not self._is_installed)
 
-    async def get(self, path: str) -> bytes:
-        """A file by its absolute path."""
+    async def get(self, path: str, *, max_bytes: int) -> bytes:
+        """A file by its absolute path. Raises: SandboxError if it is longer."""
+
+        async def get(machine: Machine) -> bytes:
+            content = bytearray()
+            async with contextlib.aclosing(machine.get(path)) as pieces:
+                async for piece in pieces:
+                    content += piece
+                    if len(content) > max_bytes:
+                        raise SandboxError(f"a file grew beyond {max_bytes} bytes while it was fetched")
+            return bytes(content)
+
         async with self.in_use(), self._bounded():
-            return await self.attempt(lambda machine: machine.get(path))
+            return await self.attempt(get)
 
     async def discard(self, path: str) -> None:
         """Removes a staged file; one that cannot be removed now is cleared away later."""
         with contextlib.suppress(SandboxError, ToolError):
-            await self.peek("discard", at=path)
+            await self.peek("discard", NOTHING, at=path)
 
     @contextlib.asynccontextmanager
     async def staged(self, payload: bytes) -> AsyncIterator[tuple[bytes, str]]:
@@ -98,7 +110,7 @@ class Line:
             yield payload, ""
             return
         if not self._is_installed:  # then its folders may not be there either
-            await self.ask("stat", path=".")
+            await self.ask("stat", ROW, path=".")
         path = f"{self.home.state}/staged/{secrets.token_hex(8)}"
         await self.attempt(lambda machine: machine.put(path, payload))
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import ToolError
 from workflow.core.ports import OnOutput
-from workflow.sandboxes.archive import members, pack
+from workflow.sandboxes.archive import members, most_packed, pack
 from workflow.sandboxes.base import (
     Address,
     BackgroundProcess,
@@ -22,9 +22,11 @@ from workflow.sandboxes.base import (
 )
 from workflow.sandboxes.machines import Asleep
 from workflow.sandboxes.paths import relative
+from workflow.sandboxes.remote_answers import ELSEWHERE, ENDED, IDLE, NOTHING, NUMBER, PAIRS, ROW, ROWS, SNAPSHOT, USAGE
 from workflow.sandboxes.remote_commands import Foreground, RemoteProcess, payload
 from workflow.sandboxes.remote_line import Line
 from workflow.sandboxes.remote_watch import changes
+from workflow.sandboxes.tree import MAX_READ
 
 FORGET_S = 3600.0
 TOUCH_S = 60.0
@@ -63,7 +65,7 @@ class RemoteSandbox:
         place, limit = self._relative(cwd), self._settings.output_bytes
         job = payload(command, env=env, stdin=stdin, timeout_s=timeout_s, limit=limit)
         await self._admit()
-        run = Foreground(self.line, max_output=max_output, on_output=on_output)
+        run = Foreground(self.line, max_output=max_output, limit=limit, on_output=on_output)
         forget = list(self._finished)
         async with self.line.in_use():
             result = await run.run(job, cwd=place, timeout_s=timeout_s, forget=forget)
@@ -74,36 +76,36 @@ class RemoteSandbox:
         job = payload(command, env=env, stdin=b"", timeout_s=0, limit=0)
         key, place = secrets.token_hex(8), self._relative(cwd)
         await self._admit()
-        pid = await self.line.ask("start", payload=job, key=key, cwd=place)
+        pid = await self.line.ask("start", NUMBER, payload=job, key=key, cwd=place)
         self._has_background = True
-        return RemoteProcess(self.line, int(pid))
+        return RemoteProcess(self.line, pid)
 
     async def process(self, pid: int) -> BackgroundProcess:
-        ended = await self.line.ask("wait", name=str(pid), timeout_s=0)
+        ended = await self.line.ask("wait", ENDED, name=str(pid), timeout_s=0)
         return RemoteProcess(self.line, pid, ended)
 
     async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         return await self._bytes("read", path=self._relative(path), offset=offset, limit=limit)
 
     async def write(self, path: str, content: bytes, *, mode: int | None = None) -> None:
-        await self.line.ask("write", payload=content, path=self._relative(path), mode=mode)
+        await self.line.ask("write", NOTHING, payload=content, path=self._relative(path), mode=mode)
 
     async def list(self, path: str = ".", *, depth: int = 1, limit: int = 10_000) -> list[FileStat]:
-        rows = await self.line.ask("list", path=self._relative(path), depth=depth, limit=limit)
+        rows = await self.line.ask("list", ROWS, path=self._relative(path), depth=depth, limit=limit)
         return [FileStat(*row) for row in rows]
 
     async def stat(self, path: str) -> FileStat | None:
-        row = await self.line.ask("stat", path=self._relative(path))
+        row = await self.line.ask("stat", ROW, path=self._relative(path))
         return None if row is None else FileStat(*row)
 
     async def make_dir(self, path: str) -> None:
-        await self.line.ask("make_dir", path=self._relative(path))
+        await self.line.ask("make_dir", NOTHING, path=self._relative(path))
 
     async def move(self, source: str, target: str) -> None:
-        await self.line.ask("move", source=self._relative(source), target=self._relative(target))
+        await self.line.ask("move", NOTHING, source=self._relative(source), target=self._relative(target))
 
     async def remove(self, path: str) -> None:
-        await self.line.ask("remove", path=self._relative(path))
+        await self.line.ask("remove", NOTHING, path=self._relative(path))
 
     def watch(self, path: str = ".") -> AsyncIterator[FileStat]:
         return changes(self.line, self._relative(path), limit=self._settings.files)
@@ -111,10 +113,11 @@ class RemoteSandbox:
     async def upload(self, archive: bytes, path: str = ".") -> int:
         # What goes in is checked here; the program inside then gets an archive of ours.
         checked = await asyncio.to_thread(lambda: pack(members(archive)))
-        return int(await self.line.ask("unpack", payload=checked, path=self._relative(path)))
+        return await self.line.ask("unpack", NUMBER, payload=checked, path=self._relative(path))
 
     async def download(self, path: str = ".") -> bytes:
-        return await self._bytes("pack", path=self._relative(path))
+        most = self._most_packed
+        return await self._bytes("pack", max_bytes=most, path=self._relative(path), most=most)
 
     async def address(self, port: int) -> Address:
         if not 1 <= port <= 65_535:
@@ -122,7 +125,7 @@ class RemoteSandbox:
         async with self.line.in_use():
             if monotonic() - self._touched_at > min(TOUCH_S, self._settings.idle_s / 3):
                 # An address may be had without the machine: this wakes it, and tells other workers that it is used.
-                await self.line.ask("stat", path=".")
+                await self.line.ask("stat", ROW, path=".")
                 self._touched_at = monotonic()
             return await self.line.attempt(lambda machine: machine.address(port))
 
@@ -130,41 +133,42 @@ class RemoteSandbox:
         return self.line.in_use()
 
     async def snapshot(self, label: str) -> str:
-        return str(await self.line.ask("snapshot", label=label))
+        return await self.line.ask("snapshot", SNAPSHOT, label=label)
 
     async def restore(self, snapshot_id: str) -> None:
-        await self.line.ask("restore", snapshot=snapshot_id)
+        await self.line.ask("restore", NOTHING, snapshot=snapshot_id)
 
     async def list_at(
         self, snapshot_id: str, path: str = ".", *, depth: int = 1, limit: int = 10_000
     ) -> Sequence[FileStat]:
         place = self._relative(path)
-        rows = await self.line.ask("list_at", snapshot=snapshot_id, path=place, depth=depth, limit=limit)
+        rows = await self.line.ask("list_at", ROWS, snapshot=snapshot_id, path=place, depth=depth, limit=limit)
         return [FileStat(*row) for row in rows]
 
     async def read_at(self, snapshot_id: str, path: str) -> bytes:
         return await self._bytes("read_at", snapshot=snapshot_id, path=self._relative(path))
 
     async def compare(self, old_id: str, new_id: str) -> Sequence[FileDifference]:
-        rows = await self.line.ask("compare", old=old_id, new=new_id)
+        rows = await self.line.ask("compare", PAIRS, old=old_id, new=new_id)
         return [FileDifference(path, *(row and FileStat(*row) for row in both)) for path, *both in rows]
 
     async def pack_at(self, snapshot_id: str) -> bytes:
         """A tar archive of a whole snapshot."""
-        return await self._bytes("pack_at", snapshot=snapshot_id)
+        most = self._most_packed
+        return await self._bytes("pack_at", max_bytes=most, snapshot=snapshot_id, most=most)
 
     async def disk_bytes(self) -> int:
         """What the workspace takes; asking is no use of the sandbox. Raises: SandboxError, Asleep."""
-        return int((await self.line.peek("usage"))["disk"])
+        return (await self.line.peek("usage", USAGE)).disk
 
     async def usage(self) -> SandboxUsage:
-        used = await self.line.ask("usage")
-        return SandboxUsage(memory_bytes=used["memory"], disk_bytes=used["disk"], processes=used["processes"])
+        used = await self.line.ask("usage", USAGE)
+        return SandboxUsage(memory_bytes=used.memory, disk_bytes=used.disk, processes=used.processes)
 
     async def close(self) -> None:
         """Kills what this worker runs inside. The machine is left alone: another worker may have the thread by now."""
         with contextlib.suppress(Asleep):
-            await self.line.peek("kill_all", reason="close")
+            await self.line.peek("kill_all", NUMBER, reason="close")
         self._has_background = False
 
     @property
@@ -185,13 +189,13 @@ class RemoteSandbox:
                 await self.line.extend(machine)
             return False
         try:
-            found = await self.line.peek("idle")
+            found = await self.line.peek("idle", IDLE)
         except Asleep:
             return True
-        self._has_background = found["background"] > 0
+        self._has_background = found.background > 0
         patience_s = idle_s * (BUSY_FACTOR if self._has_background else 1)
-        self.line.used_at = monotonic() - found["idle_s"]
-        if found["foreground"] or found["idle_s"] < patience_s:
+        self.line.used_at = monotonic() - found.idle_s
+        if found.foreground or found.idle_s < patience_s:
             await self.line.extend(machine)
             return False
         await self.put_away()
@@ -206,16 +210,20 @@ class RemoteSandbox:
             with contextlib.suppress(Asleep):
                 await machine.pause()
 
-    async def _bytes(self, op: str, **args: Any) -> bytes:
+    @property
+    def _most_packed(self) -> int:
+        return most_packed(self._settings.disk_bytes)
+
+    async def _bytes(self, op: str, *, max_bytes: int = MAX_READ, **args: Any) -> bytes:
         """Content that comes along with the answer, or in a file to be fetched when it is long."""
-        content, elsewhere = await self.line.fetch(op, **args)
+        content, elsewhere = await self.line.fetch(op, ELSEWHERE, **args)
         if elsewhere is None:
             return content
         try:
-            return await self.line.get(elsewhere["at"])
+            return await self.line.get(elsewhere.at, max_bytes=max_bytes)
         finally:
-            if elsewhere["staged"]:
-                await self.line.discard(elsewhere["at"])
+            if elsewhere.staged:
+                await self.line.discard(elsewhere.at)
 
     def _relative(self, path: str) -> str:
         return relative(path, workdir=self.info.workdir)

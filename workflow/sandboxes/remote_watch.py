@@ -12,6 +12,7 @@ from time import monotonic
 
 from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.base import FileStat
+from workflow.sandboxes.remote_answers import ROWS
 from workflow.sandboxes.remote_line import Line
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ async def _signals(line: Line, path: str) -> AsyncGenerator[None, None] | None:
 
 async def _scan(line: Line, path: str, limit: int) -> dict[str, FileStat]:
     try:
-        rows = await line.peek("list", path=path, depth=DEPTH, limit=limit)
+        rows = await line.peek("list", ROWS, path=path, depth=DEPTH, limit=limit)
     except ToolError as error:
         if error.kind != "file_missing":
             raise

@@ -152,20 +152,25 @@ class Call:
         with self._content() as content:
             return self._workspace.unpack(content, path)
 
-    def do_pack(self, path: str) -> Any:
-        return self._send_packed(lambda file: self._workspace.pack(path, file))
+    def do_pack(self, path: str, most: int) -> Any:
+        return self._send_packed(lambda file: self._workspace.pack(path, file), most)
 
-    def do_pack_at(self, snapshot: str) -> Any:
-        return self._send_packed(lambda file: self._history().pack(snapshot, file))
+    def do_pack_at(self, snapshot: str, most: int) -> Any:
+        return self._send_packed(lambda file: self._history().pack(snapshot, file), most)
 
-    def _send_packed(self, pack: Callable[[BinaryIO], None]) -> Any:
-        with open(self._staged(), "xb") as file:
-            pack(file)
-        if os.path.getsize(file.name) > INLINE:
-            return {"at": file.name, "staged": True}
-        with open(file.name, "rb") as packed:
-            self._answer.chunk(1, packed.read())
-        os.unlink(file.name)
+    def _send_packed(self, pack: Callable[[BinaryIO], None], most: int) -> Any:
+        path = self._staged()
+        try:
+            with Limited(path, most) as file:
+                pack(file)
+            if os.path.getsize(path) > INLINE:
+                return {"at": path, "staged": True}
+            with open(path, "rb") as packed:
+                self._answer.chunk(1, packed.read())
+        except (Refused, OSError):
+            os.unlink(path)
+            raise
+        os.unlink(path)
         return None
 
     def do_discard(self, at: str) -> Any:
@@ -220,3 +225,17 @@ class Call:
     def _used(self) -> None:
         with open(self._mark(), "w"):
             os.utime(self._mark())
+
+
+class Limited(io.BufferedWriter):
+    """A new file that does not grow beyond `most` bytes: files with holes may claim any size."""
+
+    def __init__(self, path: str, most: int) -> None:
+        super().__init__(io.FileIO(path, "xb"))
+        self._left = most
+
+    def write(self, content: Any) -> int:
+        self._left -= len(content)
+        if self._left < 0:
+            raise Refused("the files are too large to be packed together", kind="too_large")
+        return super().write(content)
