@@ -194,11 +194,11 @@ async def test_nothing_is_put_away_that_a_worker_holds_without_running_anything_
 
 
 async def test_nothing_is_put_away_while_the_threads_run_waits_for_a_person(make: MakeProvider, folder: Path) -> None:
-    asked: list[Collection[ThreadId]] = []
+    asked: list[ThreadId] = []
 
     async def busy(thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
-        asked.append(thread_ids)
-        return [OLD]
+        asked.extend(thread_ids)
+        return [OLD] if OLD in thread_ids else []
 
     async with make() as provider:
         for thread_id in (OLD, NEW):
@@ -206,9 +206,46 @@ async def test_nothing_is_put_away_while_the_threads_run_waits_for_a_person(make
             last_used(folder, thread_id, days=100)
     async with make(busy=busy, workspaces_bytes=1) as provider:
         tidied = await provider.tidy()
-        assert asked == [[OLD, NEW]]
+        assert set(asked) == {OLD, NEW}
         assert (tidied.archived, tidied.deleted) == ((NEW,), (NEW,))
         assert (folder / "workspaces" / "old" / "file").read_bytes() == b"kept"
+
+
+async def test_a_run_that_comes_while_others_are_put_away_keeps_its_files(make: MakeProvider, folder: Path) -> None:
+    late: set[ThreadId] = set()
+
+    async def busy(thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+        here = [thread_id for thread_id in thread_ids if thread_id in late]
+        late.add(NEW)  # It is queued while the first workspace is looked at.
+        return here
+
+    async with make() as provider:
+        for thread_id in (OLD, NEW):
+            await (await provider.open(thread_id)).write("file", b"kept")
+            last_used(folder, thread_id, days=100 if thread_id == OLD else 99)
+    async with make(busy=busy, workspaces_bytes=1) as provider:
+        assert await provider.tidy() == Tidied((OLD,), (OLD,))
+        assert (folder / "workspaces" / NEW / "file").read_bytes() == b"kept"
+
+
+async def test_a_thread_that_is_deleted_while_others_are_put_away_leaves_nothing(
+    make: MakeProvider, folder: Path
+) -> None:
+    async with make() as deleting:
+
+        async def busy(thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+            if OLD in thread_ids:
+                await deleting.remove(NEW)
+            return ()
+
+        for thread_id in (OLD, NEW):
+            await (await deleting.open(thread_id)).write("file", b"")
+        async with make(busy=busy) as provider:
+            for days, thread_id in ((9, OLD), (8, NEW)):
+                await deleting.stop(thread_id)
+                last_used(folder, thread_id, days=days)
+            assert (await provider.tidy()).archived == (OLD,)
+        assert [path.name for path in (folder / "sandboxes").iterdir()] == [OLD]
 
 
 async def test_nothing_is_put_away_while_it_cannot_be_known_who_has_runs(make: MakeProvider, folder: Path) -> None:

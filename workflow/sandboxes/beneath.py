@@ -82,4 +82,6 @@ def refusal(error: OSError, path: str) -> ToolError:
         return ToolError(f"part of {path} is not a folder", kind="not_a_directory", path=path)
     if error.errno == errno.ENXIO:
         return ToolError(f"{path} is not a regular file", kind="not_regular", path=path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ToolError(f"{path}: the disk is full", kind="disk_full", path=path)
     return ToolError(f"{path}: {error.strerror}", kind="bad_path", path=path)

@@ -3,12 +3,12 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import time
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import SandboxError
+from workflow.core.errors import SandboxError, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.disk import measure
@@ -57,45 +57,59 @@ class Keeper:
             with contextlib.suppress(FileNotFoundError):  # deleted by now
                 os.utime(self._places.sandboxes / thread_id / USED)
 
-    def tidy(self, *, busy: Collection[ThreadId] = ()) -> Tidied:
+    def tidy(self, *, is_busy: Callable[[ThreadId], bool] = lambda thread_id: False) -> Tidied:
         """Puts away what was unused for long, then, least recently used first, what the budget cannot hold.
 
-        What is put away already and still too much is deleted. Nothing that is in use is touched, and nothing of
-        `busy`: threads whose run has not ended, though no worker may hold it now.
+        What is put away already and still too much is deleted. Nothing that is in use is touched.
+        is_busy: whether the thread's run has not ended, though no worker may hold it now. It raises Unavailable when
+        that cannot be known; then all others stay as they are.
         """
         mine = lock.take_free(self._places.tidying)
         if mine is None:  # Another worker is at it; what it makes room for must not be counted by two.
             return Tidied()
+        archived: list[ThreadId] = []
+        deleted: list[ThreadId] = []
         try:
-            return self._tidy([thread_id for thread_id in self.threads() if thread_id not in busy])
+            self._tidy(is_busy, archived, deleted)
+        except Unavailable as error:
+            log.warning("workspaces are left as they are: %s", error)
         finally:
             os.close(mine)
-
-    def _tidy(self, threads: Sequence[ThreadId]) -> Tidied:
-        archived, deleted = [], []
-        for thread_id in threads:
-            if self._try(self._archive, thread_id, unused_s=self._settings.archive_after_days * DAY_S):
-                archived.append(thread_id)
-        sizes = {thread_id: self._bytes(thread_id) for thread_id in self._places.threads()}
-        for thread_id in threads:
-            if sum(sizes.values()) > self._settings.workspaces_bytes and self._try(
-                self._archive, thread_id, unused_s=SAFE_S
-            ):
-                archived.append(thread_id)
-                sizes[thread_id] = self._bytes(thread_id)
-        for thread_id in threads:
-            if sum(sizes.values()) > self._settings.workspaces_bytes and self._try(
-                self._delete, thread_id, unused_s=SAFE_S
-            ):
-                deleted.append(thread_id)
-                sizes[thread_id] = 0
         return Tidied(tuple(archived), tuple(deleted))
 
-    def _try(self, step: Callable[[ThreadId], bool], thread_id: ThreadId, *, unused_s: float) -> bool:
-        """What `step` says; False if it failed, which must not keep all other workspaces from their turn."""
+    def _tidy(self, is_busy: Callable[[ThreadId], bool], archived: list[ThreadId], deleted: list[ThreadId]) -> None:
+        threads = self.threads()
+        for thread_id in threads:
+            unused_s = self._settings.archive_after_days * DAY_S
+            if self._try(self._archive, thread_id, is_busy, unused_s=unused_s):
+                archived.append(thread_id)
+        sizes = {thread_id: self._bytes(thread_id) for thread_id in self._places.threads()}
+        for step, done in ((self._archive, archived), (self._delete, deleted)):
+            for thread_id in threads:
+                too_much = sum(sizes.values()) > self._settings.workspaces_bytes
+                if too_much and self._try(step, thread_id, is_busy, unused_s=SAFE_S):
+                    done.append(thread_id)
+                    sizes[thread_id] = self._bytes(thread_id)
+
+    def _try(
+        self,
+        step: Callable[[ThreadId], bool],
+        thread_id: ThreadId,
+        is_busy: Callable[[ThreadId], bool],
+        *,
+        unused_s: float,
+    ) -> bool:
+        """What `step` says; False if it failed, which must not keep all other workspaces from their turn.
+
+        Raises: Unavailable.
+        """
+        _, state = self._places.folders(thread_id)
+        if self._is_stopped or not state.is_dir() or not self._is_unused(thread_id, unused_s):
+            return False
         try:
-            with self._places.held(thread_id):
-                return not self._is_stopped and self._claim(thread_id, unused_s) and step(thread_id)
+            with self._places.held(thread_id):  # Whoever comes now waits.
+                is_free = self._is_unused(thread_id, unused_s) and not self._in_use(thread_id)
+                return is_free and not lock.is_used(state / "lock") and not is_busy(thread_id) and step(thread_id)
         except (SandboxError, OSError) as error:
             log.warning("a workspace is left as it is: %s", error, extra={"thread_id": thread_id})
             return False
@@ -121,11 +135,8 @@ class Keeper:
             delete(folder)
         return True
 
-    def _claim(self, thread_id: ThreadId, unused_s: float) -> bool:
-        """True if nobody uses the thread, or did within `unused_s`. Whoever comes now waits for `held`."""
-        _, state = self._places.folders(thread_id)
-        unused = time() - self._used_at(thread_id) > unused_s
-        return unused and not self._in_use(thread_id) and not lock.is_used(state / "lock")
+    def _is_unused(self, thread_id: ThreadId, unused_s: float) -> bool:
+        return time() - self._used_at(thread_id) > unused_s
 
     def _used_at(self, thread_id: ThreadId) -> float:
         try:

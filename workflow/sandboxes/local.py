@@ -16,7 +16,7 @@ from typing import Self, cast
 from weakref import WeakValueDictionary
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused, Unavailable
+from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Busy, Quota
 from workflow.sandboxes import tiers
@@ -158,20 +158,21 @@ class LocalProvider:
         return closed
 
     async def tidy(self) -> Tidied:
-        """Puts unused workspaces away, by age and disk budget; `sweep` does so every few minutes."""
-        busy: Collection[ThreadId] = ()
-        if self._busy is not None:
-            try:
-                busy = await self._busy(await asyncio.to_thread(self._keeper.threads))
-            except Unavailable as error:
-                log.warning("workspaces are left as they are: %s", error)
-                return Tidied()
-        tidied = await asyncio.to_thread(lambda: self._keeper.tidy(busy=busy))
+        """Puts unused workspaces away, by age and disk budget; `sweep` does so every half hour."""
+        loop = asyncio.get_running_loop()
+
+        def is_busy(thread_id: ThreadId) -> bool:
+            return bool(asyncio.run_coroutine_threadsafe(self._busy_ones(thread_id), loop).result())
+
+        tidied = await asyncio.to_thread(lambda: self._keeper.tidy(is_busy=is_busy))
         for thread_id in (*tidied.archived, *tidied.deleted):
             await self._admission.weigh(thread_id, partial(self._archive_bytes, thread_id))
         if tidied.archived or tidied.deleted:
             log.info("put away %d unused workspaces, deleted %d", len(tidied.archived), len(tidied.deleted))
         return tidied
+
+    async def _busy_ones(self, thread_id: ThreadId) -> Collection[ThreadId]:
+        return () if self._busy is None else await self._busy([thread_id])
 
     async def _archive_bytes(self, thread_id: ThreadId) -> int:
         return await asyncio.to_thread(self._places.archive_bytes, thread_id)
