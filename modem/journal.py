@@ -6,7 +6,7 @@ A commit that got no answer is repeated with the same `run_seq`: the script then
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -19,6 +19,7 @@ from workflow.core.errors import LeaseLost, RunCancelled, Unavailable
 from workflow.core.events import (
     ApprovalRequested,
     Delta,
+    DeltaKind,
     Event,
     EventBase,
     Message,
@@ -44,11 +45,28 @@ FRESH_S = 0.1
 
 @dataclass(slots=True)
 class _Growing:
-    """What came for one preview field since the last flush."""
+    """What came for one preview field since the last flush. Made for many pieces, none of which is an event yet."""
 
     journal: "RunJournal"
-    delta: Delta
+    turn: int
+    item: str
+    kind: DeltaKind
+    offset: int
     pieces: list[str] = field(default_factory=list)
+
+    @property
+    def field(self) -> str:
+        return f"{self.turn}|{self.kind.value}|{self.item}"
+
+    def delta(self) -> Delta:
+        return Delta(
+            run_id=self.journal.run_id,
+            turn=self.turn,
+            item=self.item,
+            kind=self.kind,
+            offset=self.offset,
+            text="".join(self.pieces),
+        )
 
 
 class Previewer:
@@ -57,26 +75,30 @@ class Previewer:
     def __init__(self, connections: Connections, *, every_s: float) -> None:
         self._connections = connections
         self._every_s = every_s
-        self._growing: dict[tuple[RunId, str], _Growing] = {}
+        self._growing: dict[tuple[RunId, str, DeltaKind], _Growing] = {}
         self._flush: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
 
-    def add(self, journal: "RunJournal", delta: Delta) -> None:
-        """Takes one delta; pieces of the same item are joined until the next flush."""
-        growing = self._growing.setdefault((journal.run_id, _field(delta)), _Growing(journal, delta))
-        growing.pieces.append(delta.text)
+    def growing(self, run_id: RunId, item: str, kind: DeltaKind) -> _Growing | None:
+        """What waits for the next flush; None when nothing of this field does."""
+        return self._growing.get((run_id, item, kind))
+
+    def begin(self, growing: _Growing) -> None:
+        """Takes what began to grow; what is added to it until the next flush goes with it."""
+        self._growing[growing.journal.run_id, growing.item, growing.kind] = growing
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._flush_soon())
 
-    def drop(self, run_id: RunId, field: str) -> None:
+    def drop(self, run_id: RunId, item: str) -> None:
         """Forgets what a finished event supersedes."""
-        self._growing.pop((run_id, field), None)
+        for kind in DeltaKind:
+            self._growing.pop((run_id, item, kind), None)
 
     async def _flush_soon(self) -> None:
         while self._growing:  # again for what comes while this is on its way: nothing else may come for long
             await asyncio.sleep(self._every_s)
             growing, self._growing = self._growing, {}
-            self._sending = asyncio.create_task(self._send(growing))
+            self._sending = asyncio.create_task(self._send(growing.values()))
             await self._sending
 
     async def settled(self) -> None:
@@ -84,16 +106,15 @@ class Previewer:
         if self._sending is not None and not self._sending.done():
             await asyncio.wait([self._sending])
 
-    async def _send(self, growing: dict[tuple[RunId, str], _Growing]) -> None:
-        items = iter(growing.values())
+    async def _send(self, growing: Iterable[_Growing]) -> None:
+        items = iter(growing)
         while batch := list(islice(items, AT_ONCE)):
             await self._send_batch(batch)
 
     async def _send_batch(self, batch: list[_Growing]) -> None:
         pipe = self._connections.commands.pipeline(transaction=False)
         for item in batch:
-            delta = item.delta.model_copy(update={"text": "".join(item.pieces)})
-            field = _field(delta)
+            delta, field = item.delta(), item.field
             await self._connections.scripts.preview(
                 keys=[keys.metadata(item.journal.thread_id)],
                 args=[
@@ -117,11 +138,7 @@ class Previewer:
             kept = [0] * len(batch)
         for item, is_kept in zip(batch, kept, strict=True):
             if not is_kept:
-                item.journal.cut.add(_field(item.delta))
-
-
-def _field(delta: Delta) -> str:
-    return f"{delta.turn}|{delta.kind.value}|{delta.item}"
+                item.journal.cut.add(item.field)
 
 
 def _finishes_a_step(events: tuple[EventBase, ...]) -> bool:
@@ -183,9 +200,13 @@ class RunJournal:
         """When it was known last what others appended."""
         self._lock = asyncio.Lock()
 
-    def preview(self, delta: Delta) -> None:
-        self._fields.setdefault(delta.item, set()).add(_field(delta))
-        self._previewer.add(self, delta)
+    def preview(self, turn: int, item: str, kind: DeltaKind, *, offset: int, text: str) -> None:
+        growing = self._previewer.growing(self.run_id, item, kind)
+        if growing is None:
+            growing = _Growing(self, turn, item, kind, offset)
+            self._fields.setdefault(item, set()).add(growing.field)
+            self._previewer.begin(growing)
+        growing.pieces.append(text)
 
     async def commit(self, *events: EventBase) -> list[str]:
         async with self._lock:
@@ -277,8 +298,8 @@ class RunJournal:
         elif isinstance(event, ToolResulted):
             items = [event.call_id]
         fields = {name for item in items for name in self._fields.pop(item, ())}
-        for name in fields:
-            self._previewer.drop(self.run_id, name)
+        for item in items:
+            self._previewer.drop(self.run_id, item)
         self.cut -= fields
         return fields
 

@@ -10,7 +10,17 @@ from typing import Any
 from workflow.agent.agent import Parked
 from workflow.core.config import AgentSettings, LlmSettings, ModelSettings, RunSettings, Settings
 from workflow.core.errors import LeaseLost, RunCancelled
-from workflow.core.events import ApprovalResolved, Delta, Event, EventBase, Message, RunQueued, decode, encode
+from workflow.core.events import (
+    ApprovalResolved,
+    Delta,
+    DeltaKind,
+    Event,
+    EventBase,
+    Message,
+    RunQueued,
+    decode,
+    encode,
+)
 from workflow.core.ids import ItemId, RunId, TenantId, ThreadId, UserId
 from workflow.core.ports import Purse, Spend
 from workflow.core.records import RunOptions, RunRecord
@@ -59,8 +69,8 @@ class ListJournal:
         news, self.foreign = self.foreign, []
         return [self.events[int(self._append(event).split("-")[1]) - 1] for event in news]
 
-    def preview(self, delta: Delta) -> None:
-        self.deltas.append(delta)
+    def preview(self, turn: int, item: str, kind: DeltaKind, *, offset: int, text: str) -> None:
+        self.deltas.append(Delta(run_id=RUN, turn=turn, item=item, kind=kind, offset=offset, text=text))
 
     def say(self, text: str) -> None:
         self.foreign.append(

@@ -11,7 +11,7 @@ from modem.sched import Scheduler
 from modem.stream import Log
 from modem.threads import Threads
 from workflow.core.config import Settings
-from workflow.core.events import Delta, DeltaKind, Event, EventBase, Message, RunFinished, RunStarted
+from workflow.core.events import DeltaKind, Event, EventBase, Message, RunFinished, RunStarted
 from workflow.core.ids import ItemId, RunId, TenantId, ThreadId, UserId, new_item_id, thread_of
 from workflow.core.records import Caller, RunOptions
 
@@ -104,9 +104,7 @@ class Turn:
 
     async def grow(self, item: ItemId, offset: int, text: str) -> None:
         """Shows a piece of an unfinished message; returns once it was sent."""
-        self.journal.preview(
-            Delta(run_id=self.run_id, turn=1, item=item, kind=DeltaKind.TEXT, offset=offset, text=text)
-        )
+        self.journal.preview(1, item, DeltaKind.TEXT, offset=offset, text=text)
         await asyncio.sleep(0)
         flush = self._worker.previewer._flush  # waiting for the courier itself: the only sign that it is done
         assert flush is not None

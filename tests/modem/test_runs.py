@@ -354,7 +354,7 @@ async def test_previews_keep_the_text_so_far_until_the_message_is_finished(line:
         return [delta.text for delta in kept] == [said]
 
     for piece in ("Hel", "lo, ", "wörld"):
-        journal.preview(Delta(run_id=run.run_id, turn=1, item="m1", kind=DeltaKind.TEXT, offset=len(said), text=piece))
+        journal.preview(1, "m1", DeltaKind.TEXT, offset=len(said), text=piece)
         said += piece
         await until(is_kept, what="the text so far to be kept")
     await journal.commit(
@@ -371,7 +371,7 @@ async def test_what_is_said_while_a_preview_is_on_its_way_is_shown_though_nothin
     send = Previewer._send_batch
 
     def say(offset: int, text: str) -> None:
-        journal.preview(Delta(run_id=run.run_id, turn=1, item="m1", kind=DeltaKind.TEXT, offset=offset, text=text))
+        journal.preview(1, "m1", DeltaKind.TEXT, offset=offset, text=text)
 
     async def send_and_say_more(self: Previewer, batch: list[Any]) -> None:
         await send(self, batch)

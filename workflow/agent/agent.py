@@ -298,7 +298,7 @@ class Agent:
         await self.commit(message, self.account.event(completion.usage, turn, self._model(turn)), *intents)
 
     async def _speak(self, turn: int) -> tuple[Completion, ItemId]:
-        speech = Speech(self.journal, self.run_id, turn)
+        speech = Speech(self.journal, turn)
         completion = await self.account.ask(self._model(turn), self._request(turn), show=speech.show)
         return completion, speech.item
 

@@ -15,7 +15,6 @@ from workflow.core.config import AgentSettings, ToolSettings
 from workflow.core.errors import SandboxError, ToolError
 from workflow.core.events import (
     ApprovalRequested,
-    Delta,
     DeltaKind,
     Effect,
     EventBase,
@@ -168,7 +167,7 @@ class Calls:
 
     async def _carry_out(self, call: ParsedCall, turn: int) -> list[EventBase]:
         started = time.monotonic()
-        shown = _Shown(self._journal, self._run_id, turn, call.call.id)
+        shown = _Shown(self._journal, turn, call.call.id)
         context = ToolContext(
             thread_id=self._thread_id,
             run_id=self._run_id,
@@ -272,8 +271,8 @@ class Calls:
 class _Shown:
     """Turns output bytes into live deltas; decodes across chunk borders and stops at `MAX_SHOWN`."""
 
-    def __init__(self, journal: Journal, run_id: RunId, turn: int, call_id: CallId) -> None:
-        self._journal, self._run_id, self._turn, self._call_id = journal, run_id, turn, call_id
+    def __init__(self, journal: Journal, turn: int, call_id: CallId) -> None:
+        self._journal, self._turn, self._call_id = journal, turn, call_id
         self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in ("stdout", "stderr")}
         self._offsets = {"stdout": 0, "stderr": 0}
 
@@ -283,16 +282,7 @@ class _Shown:
         if not text or offset > MAX_SHOWN:
             return
         self._offsets[stream] = offset + len(text)
-        self._journal.preview(
-            Delta(
-                run_id=self._run_id,
-                turn=self._turn,
-                item=self._call_id,
-                kind=DeltaKind(stream),
-                offset=offset,
-                text=text,
-            )
-        )
+        self._journal.preview(self._turn, self._call_id, DeltaKind(stream), offset=offset, text=text)
 
 
 def _ms_since(started: float) -> int:

@@ -6,8 +6,8 @@ from typing import cast
 
 from workflow.core import genai
 from workflow.core.errors import ModelOverloaded
-from workflow.core.events import Delta, DeltaKind
-from workflow.core.ids import ItemId, RunId, new_item_id
+from workflow.core.events import DeltaKind
+from workflow.core.ids import ItemId, new_item_id
 from workflow.core.ports import Journal
 from workflow.core.tracing import span, usage_attributes
 from workflow.llm.base import Completion, ModelEvent, ModelRequest, ReasoningDelta, Restarted, TextDelta, ToolCallDelta
@@ -43,9 +43,9 @@ class Speech:
     A stream that broke and begins anew gets a new item: what was shown of the old one is never finished.
     """
 
-    def __init__(self, journal: Journal, run_id: RunId, turn: int) -> None:
+    def __init__(self, journal: Journal, turn: int) -> None:
         self.item: ItemId = new_item_id()
-        self._journal, self._run_id, self._turn = journal, run_id, turn
+        self._journal, self._turn = journal, turn
         self._offsets: dict[tuple[str, DeltaKind], int] = {}
 
     def show(self, event: ModelEvent) -> None:
@@ -65,6 +65,4 @@ class Speech:
             return
         offset = self._offsets.get((item, kind), 0)
         self._offsets[item, kind] = offset + len(text)
-        self._journal.preview(
-            Delta(run_id=self._run_id, turn=self._turn, item=item, kind=kind, offset=offset, text=text)
-        )
+        self._journal.preview(self._turn, item, kind, offset=offset, text=text)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from workflow.core.events import Delta, Event, EventBase
+from workflow.core.events import DeltaKind, Event, EventBase
 from workflow.core.ids import RunId, ThreadId
 from workflow.core.records import PreviewLink
 
@@ -24,8 +24,11 @@ class Journal(Protocol):
         """What others put into the log since the last call: steering messages, answers. Oldest first."""
         ...
 
-    def preview(self, delta: Delta) -> None:
-        """Shows a piece of unfinished work to live subscribers; never blocks, may be coalesced, may be lost."""
+    def preview(self, turn: int, item: str, kind: DeltaKind, *, offset: int, text: str) -> None:
+        """Shows a piece of unfinished work to live subscribers; never blocks, may be coalesced, may be lost.
+
+        item, offset: as in `Delta`. Called for every word that a model says.
+        """
         ...
 
 

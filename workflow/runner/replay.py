@@ -16,7 +16,7 @@ from workflow.agent.agent import Parked
 from workflow.core.config import ModelSettings, Settings
 from workflow.core.config_load import config_hash
 from workflow.core.errors import BadInput, DialtoneError
-from workflow.core.events import Delta, Event, EventBase, decode, encode
+from workflow.core.events import DeltaKind, Event, EventBase, decode, encode
 from workflow.core.ids import TenantId, UserId
 from workflow.core.ports import Spend
 from workflow.core.records import RunOptions, RunRecord
@@ -150,7 +150,7 @@ class ReplayJournal:
         self._people = self._people[len(heard) :]
         return [self._append(person.event) for person in heard]
 
-    def preview(self, delta: Delta) -> None:
+    def preview(self, turn: int, item: str, kind: DeltaKind, *, offset: int, text: str) -> None:
         """Nobody watches."""
 
     @property
