@@ -160,10 +160,10 @@ async def test_a_pipe_in_the_way_of_what_is_restored_makes_room(shell: Sandbox) 
 
 
 async def test_names_of_all_kinds_survive_a_snapshot(shell: Sandbox) -> None:
-    names = "'a b' $'line\\nend' $'\\xff\\xfe' -n '*' '\\' 'ü'"
-    made = await shell.exec(f'for n in {names}; do echo "$n" > ./"$n"; ln -s -- "$n" ./"$n.link"; done; ls -b')
+    names = "'a b' $'line\\nend' $'\\xff\\xfe' -n '*' '\\' 'ü' .dialtone-notes"
+    made = await shell.exec(f'for n in {names}; do echo "$n" > ./"$n"; ln -s -- "$n" ./"$n.link"; done; ls -Ab')
     snapshot = await shell.snapshot("all")
-    await shell.exec("rm -r -- ./*")
+    await shell.exec("rm -r -- ./* ./.d*")
     await shell.restore(snapshot)
-    assert (await shell.exec("ls -b")).stdout == made.stdout
-    assert len(made.stdout.splitlines()) == 14
+    assert (await shell.exec("ls -Ab")).stdout == made.stdout
+    assert len(made.stdout.splitlines()) == 16

@@ -1,7 +1,8 @@
 """Real local sandboxes of every tier that holds here, with limits small enough to be reached in a moment."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,20 @@ def tier(request: pytest.FixtureRequest) -> Tier:
         if not why_not(name):
             return name
     pytest.skip(why_not(tiers[-1]))
+
+
+@contextmanager
+def mounted(kind: str, folder: Path, *options: str) -> Iterator[None]:
+    """A file system of its own at `folder`; skips the test where none can be had."""
+    done = subprocess.run(
+        ["mount", "-t", kind, *options, "dialtone-test", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no {kind} can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sandboxes.conftest import mounted
 from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.inside.answers import Answer
+from workflow.sandboxes.inside.history import History
+from workflow.sandboxes.inside.workspace import Workspace
 from workflow.sandboxes.machines import Dropped
 from workflow.sandboxes.remote_call import MODULES, Call, Home, NotInstalled
 from workflow.sandboxes.secrecy import REMOVED, Mask, Scrubber
@@ -175,3 +178,15 @@ def said(program: str, folder: Path) -> list[str]:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert not ran.stderr
     return ran.stdout.splitlines()
+
+
+def test_a_change_within_one_tick_of_the_clock_is_remembered_in_there_too(tmp_path: Path) -> None:
+    with mounted("ramfs", tmp_path):
+        history = History(str(tmp_path / "history"), Workspace(str(tmp_path / "workspace")))
+        file = tmp_path / "workspace" / "file"
+        file.write_bytes(b"0000")
+        for number in range(1, 50):
+            history.take("turn")
+            with file.open("r+b") as changed:
+                changed.write(b"%04d" % number)
+            assert Path(history.find(history.take("turn"), "file")).read_bytes() == b"%04d" % number

@@ -10,7 +10,7 @@ from time import time
 
 import pytest
 
-from tests.sandboxes.conftest import MakeProvider
+from tests.sandboxes.conftest import MakeProvider, mounted
 from tests.sandboxes.holding import why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
@@ -456,6 +456,23 @@ def test_without_root_what_its_owner_closed_to_himself_is_remembered_and_restore
     (workspace / "closed").chmod(0o700)
     for name in ("closed", "readonly"):
         assert os.listdir(workspace / name) == ["file"]  # noqa: PTH208  (a Path would say the same)
+
+
+def test_a_change_within_one_tick_of_the_clock_is_remembered(tmp_path: Path) -> None:
+    """ramfs has no finer times than the kernel's ticks, as no file system had before Linux 6.13."""
+    with mounted("ramfs", tmp_path):
+        (tmp_path / "workspace").mkdir()
+        tree = Tree(tmp_path / "workspace", owner=os.geteuid())
+        snapshots = Snapshots(tmp_path / "state", tree, max_bytes=10_000_000)
+        file = tmp_path / "workspace" / "file"
+        file.write_bytes(b"0000")
+        for number in range(1, 50):
+            before = snapshots.take("turn")
+            with file.open("r+b") as changed:
+                changed.write(b"%04d" % number)
+            after = snapshots.take("turn")
+            assert snapshots.read(after.id, "file") == b"%04d" % number and after != before
+        os.close(tree.root_fd)
 
 
 def test_a_workspace_that_is_compared_all_the_time_keeps_its_history(tmp_path: Path) -> None:

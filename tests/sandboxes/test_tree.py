@@ -3,13 +3,13 @@
 import asyncio
 import io
 import os
-import subprocess
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.sandboxes.conftest import mounted
 from tests.sandboxes.inside import python
 from tests.until import until_sync
 from workflow.core.errors import ToolError
@@ -219,15 +219,11 @@ async def test_a_file_is_written_however_many_folders_are_missing_above_it(sandb
     assert await sandbox.list() == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "dialtone-test", str(tmp_path)], check=True)
-    try:
+    with mounted("tmpfs", tmp_path, "-o", "size=64k"):
         tree = Tree(tmp_path, owner=os.geteuid())
         with pytest.raises(ToolError, match="the disk is full") as refused:
             tree.write("file", bytes(1_000_000))
         assert refused.value.kind == "disk_full"
         assert os.listdir(tmp_path) == []  # noqa: PTH208  (also what listings of ours hide)
         os.close(tree.root_fd)
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)

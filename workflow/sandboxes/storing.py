@@ -5,6 +5,7 @@ import os
 import stat as modes
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from time import time_ns
 
 from workflow.core.errors import ToolError
 from workflow.sandboxes.objects import Entry, Objects, encode
@@ -15,6 +16,9 @@ Mark = tuple[int, int, int, int]
 Seen = dict[str, tuple[Mark, str]]
 """Path → mark and content."""
 Found = tuple[str, os.stat_result]
+FRESH_NS = 100_000_000
+"""A file may be written to once more without new times for as long as the kernel's clock stands still: up to 10 ms
+(CONFIG_HZ=100), unless kernel (from 6.13) and file system have finer ones. What is younger is read again next time."""
 
 
 def store(tree: Tree, objects: Objects, seen: Seen, now: Seen, *, max_bytes: int) -> str:
@@ -121,10 +125,11 @@ class _Storing:
 
     def _read(self, path: str) -> tuple[Mark, str]:
         with self.tree.opened(path) as fd:
-            mark = _mark(os.fstat(fd))
+            found, now_ns = os.fstat(fd), time_ns()
             content, size = self.objects.put_file(fd)
-            # A file that was written to meanwhile must be read again next time.
-            return (mark if _mark(os.fstat(fd)) == mark else (0, size, 0, 0)), content
+            # One that was written to meanwhile, too.
+            is_settled = found.st_ctime_ns < now_ns - FRESH_NS and _mark(os.fstat(fd)) == _mark(found)
+            return (_mark(found) if is_settled else (0, size, 0, 0)), content
 
 
 def _name(path: str) -> str:

@@ -21,8 +21,8 @@ from workflow.sandboxes.removal import remove_tree
 
 MAX_READ = 256_000_000
 MAX_LINKS = 40
-TEMPORARY = ".dialtone-"
-"""How our half-written files begin; they never show in a listing."""
+TEMPORARY, TEMPORARY_CHARS = ".dialtone-", 26
+"""How our half-written files begin, and how long their names are; they never show in a listing."""
 
 
 class Tree:
@@ -183,7 +183,7 @@ class Tree:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(TEMPORARY):
+                    if not (entry.name.startswith(TEMPORARY) and len(entry.name) == TEMPORARY_CHARS):
                         place = entry.name if folder == "." else f"{folder}/{entry.name}"
                         with contextlib.suppress(FileNotFoundError):
                             found.append((place, entry.stat(follow_symlinks=False)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import time
 
 from workflow.sandboxes.inside.answers import Refused
 from workflow.sandboxes.inside.workspace import Workspace
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 KEPT = 200
 """The oldest go first."""
+FRESH_NS = 100_000_000
+"""As in workflow/sandboxes/storing.py."""
 FLEETING, MARK, KEPT_FLEETING = "fleeting", "~", 4
 """The label of snapshots that are wanted for a moment only, by what their ids end, how many are kept."""
 
@@ -138,7 +141,9 @@ class History:
                 # ctime cannot be set by a command, so a file with the same marks was not written to.
                 mark = [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
                 known = before.get(path)
-                content = known[1] if known and known[0] == mark else self._hash(full, store=store)
+                if found.st_ctime_ns > time.time_ns() - FRESH_NS:
+                    mark = []  # it may change once more without new times
+                content = known[1] if known and known[0] == mark and mark else self._hash(full, store=store)
                 seen[path] = [mark, content]
                 rows.append([path, kind, mode, content])
             elif kind != "other":

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Row = list[Any]
     """path, kind, size, mode, mtime_ns"""
 
-TEMPORARY = ".dialtone-"
-"""How half-written files begin; they never show in a listing."""
+TEMPORARY, TEMPORARY_CHARS = ".dialtone-", 26
+"""How half-written files begin, and how long their names are; they never show in a listing."""
 
 
 class Workspace:
@@ -126,7 +126,7 @@ class Workspace:
                 continue
             below = []
             for entry in entries:
-                if entry.name.startswith(TEMPORARY):
+                if entry.name.startswith(TEMPORARY) and len(entry.name) == TEMPORARY_CHARS:
                     continue
                 place = entry.name if shown == "." else f"{shown}/{entry.name}"
                 try:
