@@ -50,7 +50,10 @@ async def test_a_path_that_leaves_the_workspace_is_refused(sandbox: Sandbox, pat
         assert refused.value.kind == "outside_workspace"
 
 
-@pytest.mark.parametrize(("path", "kind"), [("gone", "file_missing"), ("folder", "is_directory"), ("a\0b", "bad_path")])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("gone", "file_missing"), ("folder", "is_directory"), ("a\0b", "bad_path"), ("half \ud83d", "bad_path")],
+)
 async def test_what_cannot_be_read_says_why(sandbox: Sandbox, path: str, kind: str) -> None:
     await sandbox.make_dir("folder")
     with pytest.raises(ToolError) as refused:

@@ -42,6 +42,14 @@ def test_a_value_in_the_file_wins_over_the_default_and_says_its_line(tmp_path: P
     assert loaded.sources["gateway.cors_origins"] == "config.toml:3"
 
 
+@pytest.mark.parametrize(
+    "value", ["cpus = 0.001", "cpus = inf", "memory_bytes = 1", "disk_bytes = 1", "processes = 9_999_999"]
+)
+def test_a_limit_of_sandboxes_that_no_kernel_takes_is_a_mistake(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"sandbox.{value.split()[0]}"):
+        load(written(tmp_path, f"[sandbox]\n{value}\n"), {})
+
+
 def test_the_environment_wins_over_the_file_key_by_key(tmp_path: Path) -> None:
     path = written(tmp_path, '[gateway]\nport = 9000\nhost = "::1"\n')
     loaded = load(path, {"DIALTONE_GATEWAY__PORT": "9001"})

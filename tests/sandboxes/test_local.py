@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.sandboxes.conftest import MakeProvider
-from workflow.core.errors import LimitExceeded, SandboxError
+from workflow.core.errors import LimitExceeded, SandboxError, ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.tiers import Tier
@@ -156,6 +156,23 @@ async def test_the_python_of_the_project_is_found_though_its_folder_is_closed(ma
     sandbox = await make().open(ONE)
     result = await sandbox.exec(["python3", "-c", "print(6 * 7)"])
     assert result.stdout == b"42\n"
+
+
+@pytest.mark.parametrize("command", ["echo \ud83d", ["echo", "\ud83d"]])
+async def test_a_command_that_is_no_text_is_the_agents_mistake(make: MakeProvider, command: str | list[str]) -> None:
+    sandbox = await make().open(ThreadId("half"))
+    with pytest.raises(ToolError) as refused:
+        await sandbox.exec(command)
+    assert refused.value.kind == "bad_command"
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65_536])
+async def test_what_is_no_port_is_refused_and_ends_nothing(make: MakeProvider, port: int) -> None:
+    sandbox = await make().open(ThreadId("ports"))
+    server = await sandbox.start("sleep 60")
+    with pytest.raises(ToolError) as refused:
+        await sandbox.address(port)
+    assert refused.value.kind == "port_closed" and server.exit_code is None
 
 
 async def test_hidden_files_of_the_account_do_not_run(make: MakeProvider) -> None:

@@ -147,6 +147,47 @@ async def test_archives_cannot_write_outside(sandbox: LocalSandbox, victim: Path
     assert (victim / "file").read_text() == "SECRET" and len(list(victim.iterdir())) == 1
 
 
+async def test_a_file_may_be_written_as_deep_as_paths_reach(sandbox: LocalSandbox) -> None:
+    deep = "d/" * 1900 + "file"
+    await sandbox.write(deep, b"deep")
+    assert (await sandbox.exec(f"cat {deep}")).stdout == b"deep"
+    await sandbox.remove("d")  # pytest could not
+
+
+async def test_files_that_vanish_while_a_tree_is_downloaded_are_left_out(sandbox: LocalSandbox) -> None:
+    await sandbox.exec("for i in {1..100}; do echo kept > f$i; done")
+    come_and_go = "import os\nfor n in range(10**9):\n    open(f't{n}', 'w').close(); os.unlink(f't{n}')"
+    restless = asyncio.create_task(python(sandbox, come_and_go, timeout_s=60))
+    try:
+        for _ in range(200):
+            assert b"kept" in await sandbox.download()
+    finally:
+        restless.cancel()
+        await asyncio.gather(restless, return_exceptions=True)
+
+
+async def test_a_download_takes_no_more_memory_than_a_workspace_may_take_disk(sandbox: LocalSandbox) -> None:
+    await sandbox.exec("truncate -s 40M hole; ln hole again; mkdir d; echo small > d/file")
+    with pytest.raises(ToolError) as refused:
+        await sandbox.download()
+    assert refused.value.kind == "too_large" and b"small" in await sandbox.download("d")
+
+
+def test_an_archive_whose_links_add_up_to_too_much_is_refused() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        first = tarfile.TarInfo("first")
+        first.size = 1000
+        tar.addfile(first, io.BytesIO(bytes(1000)))
+        for number in range(9):
+            link = tarfile.TarInfo(f"link{number}")
+            link.type, link.linkname = tarfile.LNKTYPE, "first"
+            tar.addfile(link)
+    assert len(list(members(buffer.getvalue(), max_bytes=10_000))) == 10
+    with pytest.raises(ToolError, match="too much"):
+        list(members(buffer.getvalue(), max_bytes=9_999))
+
+
 def test_an_archive_that_claims_terabytes_is_refused() -> None:
     header = tarfile.TarInfo("bomb")
     header.size = 1 << 42

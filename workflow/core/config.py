@@ -283,10 +283,11 @@ class SandboxSettings(Section):
     allow_registries: bool = Field(
         False, description="adds the package registries of Python, Node, Rust, Go and Debian"
     )
-    memory_bytes: Bytes = Field(2_000_000_000, description="per sandbox")
-    processes: int = Field(256, ge=8, description="per sandbox")
-    cpus: float = Field(2.0, gt=0, description="per sandbox, in cores")
-    disk_bytes: Bytes = Field(2_000_000_000, description="size of one workspace")
+    # Within what kernels take: less memory starts no Python, less of a core is no quota, more is no number for them.
+    memory_bytes: int = Field(2_000_000_000, ge=16_000_000, le=10**15, description="per sandbox")
+    processes: int = Field(256, ge=8, le=1 << 22, description="per sandbox")
+    cpus: float = Field(2.0, ge=0.01, le=10_000, description="per sandbox, in cores")
+    disk_bytes: int = Field(2_000_000_000, ge=1_000_000, le=10**15, description="size of one workspace")
     files: int = Field(200_000, ge=100, description="files in one workspace")
     output_bytes: Bytes = Field(20_000_000, description="one command may print this much before it is killed")
     idle_s: Seconds = Field(300.0, description="an unused sandbox is put away after this; its files stay")

@@ -43,11 +43,19 @@ def members(archive: bytes, *, max_bytes: int = MAX_BYTES) -> Iterator[Member]:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             for count, entry in enumerate(tar, start=1):
                 total += entry.size
-                if total > max_bytes or count > MAX_MEMBERS:
-                    raise ToolError("the archive unpacks to too much", kind="bad_archive", max_bytes=max_bytes)
-                yield _member(tar, entry)
+                _refuse_if_too_much(total, count, max_bytes)
+                member = _member(tar, entry)
+                if entry.islnk():  # Says nothing of its size, and becomes a copy.
+                    total += len(member.content)
+                    _refuse_if_too_much(total, count, max_bytes)
+                yield member
     except (tarfile.TarError, EOFError, OSError, KeyError, ValueError) as error:
         raise ToolError(f"the archive cannot be read: {error}", kind="bad_archive") from error
+
+
+def _refuse_if_too_much(total: int, count: int, max_bytes: int) -> None:
+    if total > max_bytes or count > MAX_MEMBERS:
+        raise ToolError("the archive unpacks to too much", kind="bad_archive", max_bytes=max_bytes)
 
 
 def _member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member:

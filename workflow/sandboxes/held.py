@@ -1,7 +1,7 @@
 """What processes hold that has no name any more: deleted files, and memory they share. No scan of folders finds it.
 
-Blocking; call it from a thread. Not seen is what is on its way through a socket, or hidden by a process of T2 that
-runs as the worker's own user and forbids to look at it.
+Blocking; call it from a thread. Not seen is what is on its way through a socket and, unless the worker is root, what
+a process holds that forbids to look at it (PR_SET_DUMPABLE).
 """
 
 import os

@@ -29,7 +29,7 @@ from workflow.sandboxes.guard import Guard, usage
 from workflow.sandboxes.held import deleted_files
 from workflow.sandboxes.lock import is_used
 from workflow.sandboxes.packing import packed, unpack
-from workflow.sandboxes.paths import relative
+from workflow.sandboxes.paths import is_encodable, relative
 from workflow.sandboxes.ports import Ports
 from workflow.sandboxes.snapshots import Snapshots
 from workflow.sandboxes.tiers import Place
@@ -42,6 +42,7 @@ AT_ONCE_BYTES = 16_384
 Command = str | list[str]
 SNAPSHOTS = 4
 """All snapshots together may take this many times what the workspace may."""
+MAX_PORT = 65_535
 Enter = Callable[[], Awaitable[Cell]]
 """Gives a live cell of this thread, started when there was none."""
 
@@ -150,7 +151,7 @@ class LocalSandbox:
 
     async def upload(self, archive: bytes, path: str = ".") -> int:
         await self._refuse_if_full()
-        return await self._in_thread(lambda: unpack(self._tree, archive, path))
+        return await self._in_thread(lambda: unpack(self._tree, archive, path, max_bytes=self._settings.disk_bytes))
 
     async def download(self, path: str = ".") -> bytes:
         most = most_packed(self._settings.disk_bytes)
@@ -159,6 +160,8 @@ class LocalSandbox:
     async def address(self, port: int) -> Address:
         if not self._has_sockets:
             raise ToolError(f"commands in tier {self.info.tier} have no ports", kind="port_closed", port=port)
+        if not 1 <= port <= MAX_PORT:
+            raise ToolError(f"{port} is not a port", kind="port_closed", port=port)
         elsewhere = self._ports.path(port)
         if self._is_held_elsewhere():
             # Another worker runs the thread's sandbox; it alone can open a port in it.
@@ -292,6 +295,8 @@ class LocalSandbox:
     async def _spec(self, command: Command, cwd: str, env: Mapping[str, str] | None) -> Spec:
         if not command:
             raise ToolError("an empty command", kind="bad_command")
+        if not all(map(is_encodable, [command] if isinstance(command, str) else command)):
+            raise ToolError("a command cannot hold half of a surrogate pair", kind="bad_command")
         place = relative(cwd, workdir=self.info.workdir)
         if not self._tree.is_folder(place):  # One system call; a thread would take ten times as long.
             raise ToolError(f"{cwd} is not a folder", kind="not_a_directory", path=cwd)

@@ -4,6 +4,7 @@ import os
 import stat as modes
 import tarfile
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,10 @@ CHUNK = 1 << 20
 UNFINISHED = ".tmp"
 
 
-def unpack(tree: Tree, archive: bytes, path: str) -> int:
+def unpack(tree: Tree, archive: bytes, path: str, *, max_bytes: int) -> int:
     """Unpacks a tar archive below `path`; how many files it held. Blocking. Raises: ToolError."""
     count = 0
-    for member in members(archive):
+    for member in members(archive, max_bytes=max_bytes):
         target = f"{path}/{member.path}"
         if member.kind == "dir":
             tree.make_dir(target)
@@ -33,11 +34,23 @@ def unpack(tree: Tree, archive: bytes, path: str) -> int:
 
 
 def packed(tree: Tree, path: str, *, workdir: str, max_bytes: int) -> bytes:
-    """What is below `path` as a tar archive; pipes and sockets are left out. Blocking. Raises: ToolError, as `pack`."""
+    """What is below `path` as a tar archive; pipes, sockets and what vanishes meanwhile are left out. Blocking.
+
+    Raises: ToolError, as `pack`.
+    """
     top = relative(path, workdir=workdir)
-    prefix = "" if top == "." else f"{top}/"
-    entries = (_member(tree, stat, prefix) for stat in tree.walk(path) if stat.kind != "other")
-    return pack(entries, max_bytes=max_bytes)
+    return pack(_members(tree, path, "" if top == "." else f"{top}/"), max_bytes=max_bytes)
+
+
+def _members(tree: Tree, path: str, prefix: str) -> Iterator[Member]:
+    for stat in tree.walk(path):
+        if stat.kind == "other":
+            continue
+        try:
+            yield _member(tree, stat, prefix)
+        except ToolError as error:
+            if error.kind not in ("file_missing", "not_a_directory"):
+                raise
 
 
 def put_away(tree: Tree, target: Path, *, max_bytes: int) -> None:

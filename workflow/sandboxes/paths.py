@@ -1,5 +1,6 @@
 """Where a path given by an agent points to, before any file system is asked."""
 
+import os
 import posixpath
 import re
 
@@ -15,6 +16,8 @@ def relative(path: str, *, workdir: str = WORKDIR) -> str:
     """
     if "\0" in path:
         raise ToolError("a path cannot hold a NUL byte", kind="bad_path", path=path)
+    if not is_encodable(path):
+        raise ToolError("a path cannot hold half of a surrogate pair", kind="bad_path")
     clean = posixpath.normpath(path or ".")
     if clean.startswith("/"):
         # normpath keeps exactly two leading slashes; POSIX lets them mean something else, Linux does not.
@@ -25,6 +28,15 @@ def relative(path: str, *, workdir: str = WORKDIR) -> str:
     if clean == ".." or clean.startswith("../"):
         raise outside(path)
     return clean
+
+
+def is_encodable(text: str) -> bool:
+    """False for text that no name, argument or script can be; Python's stand-ins for odd bytes are fine."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def outside(path: str) -> ToolError:

@@ -24,6 +24,10 @@ Tier = Literal["T1", "T1b", "T2", "unsafe_host"]
 TIERS: tuple[Tier, ...] = ("T1", "T1b", "T2")
 """Strongest first; `unsafe_host` is never chosen, only written by the operator."""
 OPEN_FILES = 4096
+_UNSEEN = (
+    "without root, folders that a command closes to itself are not measured, nor what a process holds open "
+    "that forbids to look at it"
+)
 _GAPS: dict[Tier, tuple[str, ...]] = {
     "T1": (
         "the kernel is shared with the host",
@@ -32,7 +36,7 @@ _GAPS: dict[Tier, tuple[str, ...]] = {
     "T1b": (
         "the kernel is shared with the host",
         "memory and disk of the whole sandbox are polled: a command can overshoot them for a moment",
-        "without root, folders that a command closes to itself are not measured",
+        _UNSEEN,
     ),
     "T2": (
         "the kernel is shared with the host",
@@ -41,6 +45,7 @@ _GAPS: dict[Tier, tuple[str, ...]] = {
         "names, sizes and times of host files can be asked for (stat), their content cannot",
         "without root, changes of modes, owners and times by path have no effect, e.g. chmod +x",
         "the disk limit is polled: a command can overshoot it for a moment",
+        _UNSEEN,
         "without root, processes are limited together with all others of the worker's user",
     ),
     "unsafe_host": ("nothing is confined: commands can do whatever the worker can",),
