@@ -130,6 +130,29 @@ async def test_one_place_is_made_for_one_wish_though_several_workers_could(line:
     assert [sandbox.is_live for sandbox in idle].count(True) == 2
 
 
+async def test_who_is_cancelled_while_it_waits_for_a_place_keeps_neither_a_place_nor_its_worker(
+    line: Line, worker: MakeWorker
+) -> None:
+    holder, other = worker(max_live_per_tenant=1), worker(max_live_per_tenant=1, tenant_wait_s=30)
+    held, thread = await busy(holder, await line.thread()), await line.thread()
+    run = await line.execute(thread)
+    await line.claim(run.run_id, worker="w2")
+    command = asyncio.create_task((await other.open(thread)).exec("true"))
+
+    async def waits() -> bool:
+        return (await line.threads.run(ALICE, run.run_id)).waiting_for == "quota"
+
+    await until(waits, what="the record to say why it waits")
+    command.cancel()
+    await asyncio.gather(command, return_exceptions=True)
+    assert not await waits()
+    await asyncio.wait_for(other.stop(thread), 5)
+    await asyncio.wait_for(other.__aexit__(None, None, None), 5)
+    await held.close()
+    await asyncio.wait_for(holder.__aexit__(None, None, None), 5)
+    assert await line.connections.commands.hgetall(keys.tenant_sandboxes(ALICE.tenant)) == {}
+
+
 async def test_a_run_that_waits_for_a_place_says_so_until_it_has_one(line: Line, worker: MakeWorker) -> None:
     holder, other = worker(max_live_per_tenant=1), worker(max_live_per_tenant=1, tenant_wait_s=30)
     held = await busy(holder, await line.thread())

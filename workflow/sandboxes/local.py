@@ -16,7 +16,7 @@ from typing import Self, cast
 from weakref import WeakValueDictionary
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused
+from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Busy, Quota
 from workflow.sandboxes import tiers
@@ -215,14 +215,20 @@ class LocalProvider:
             workdir=tiers.workdir(tier, place),
         )
 
-        async def enter() -> Cell:
-            await self._make_room()
-            if thread_id in self._resting:  # Whoever held it uses it again.
-                self._sandboxes[thread_id] = self._resting.pop(thread_id)
+        async def admit() -> None:
             await self._admission.weigh(thread_id, sandbox.disk_bytes)
             await self._admission.check_disk(thread_id, sandbox.disk_bytes)
-            await self._admission.enter(thread_id)
             try:
+                await self._admission.enter(thread_id)
+            except (asyncio.CancelledError, Unavailable):
+                self._admission.leave(thread_id)  # It may have been counted in already.
+                raise
+
+        async def enter() -> Cell:
+            try:
+                await self._make_room()
+                if thread_id in self._resting:  # Whoever held it uses it again.
+                    self._sandboxes[thread_id] = self._resting.pop(thread_id)
                 cell = await self._entrance.enter(tier, place, settings)
             except BaseException:
                 self._admission.leave(thread_id)
@@ -231,7 +237,7 @@ class LocalProvider:
             return cell
 
         environment = tiers.environment(tier, place, settings)
-        sandbox = LocalSandbox(info, place, settings, environment=environment, enter=enter)
+        sandbox = LocalSandbox(info, place, settings, environment=environment, admit=admit, enter=enter)
         return sandbox
 
     async def _make_room(self) -> None:

@@ -51,15 +51,24 @@ class LocalSandbox:
     """Made by LocalProvider. The processes may be reclaimed while nobody uses them; the next command starts them."""
 
     def __init__(
-        self, info: SandboxInfo, place: Place, settings: SandboxSettings, *, environment: dict[str, str], enter: Enter
+        self,
+        info: SandboxInfo,
+        place: Place,
+        settings: SandboxSettings,
+        *,
+        environment: dict[str, str],
+        admit: Callable[[], Awaitable[None]],
+        enter: Enter,
     ) -> None:
+        """admit: returns when `enter` may be called; may take long and be cancelled."""
         self.info = info
         self.place = place
         self.used_at = monotonic()
         """When it was last asked for something, by the monotonic clock."""
         self._settings = settings
         self._environment = environment
-        self._enter = enter
+        self._admit, self._enter = admit, enter
+        self._admitting = asyncio.Lock()
         self._starting: asyncio.Future[Cell] | None = None
         self._tree = Tree(place.workspace, owner=place.uid, workdir=info.workdir)
         self.snapshots = Snapshots(place.state / "snapshots", self._tree, max_bytes=SNAPSHOTS * settings.disk_bytes)
@@ -254,13 +263,23 @@ class LocalSandbox:
         return any(process.exit_code is None for process in self._background.values())
 
     async def cell(self) -> Cell:
-        """The live cell, started when there is none. Raises: SandboxError."""
+        """The live cell, started when there is none. Raises: SandboxError, LimitExceeded."""
         self.used_at = monotonic()
-        if self._starting is None or (self._starting.done() and not self.is_live):
-            self._background.clear()
-            self._starting = asyncio.ensure_future(self._enter())
+        starting = self._starting
+        if starting is None or self._is_over:
+            async with self._admitting:
+                starting = self._starting
+                if starting is None or self._is_over:
+                    await self._admit()
+                    self._background.clear()
+                    starting = self._starting = asyncio.ensure_future(self._enter())
         # A caller who is cancelled leaves the start to the next one; half of one would leave processes behind.
-        return await asyncio.shield(self._starting)
+        return await asyncio.shield(starting)
+
+    @property
+    def _is_over(self) -> bool:
+        """True if no cell is live or about to be."""
+        return self._starting_is_over and not self.is_live
 
     async def _visited_cell(self) -> Cell:
         """The cell for somebody from outside, who must not end the one in which another worker runs commands."""
