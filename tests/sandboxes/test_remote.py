@@ -400,6 +400,18 @@ async def test_a_sandbox_that_another_worker_uses_is_not_put_away(worker: Worker
     assert (await command).stdout == b"on\n"
 
 
+async def test_a_sandbox_whose_port_somebody_visits_is_kept_by_other_workers(worker: Worker) -> None:
+    idle, visited = worker(settings={"idle_s": 1.0}), worker(settings={"idle_s": 1.0})
+    await (await idle.open(THREAD)).write("a", b"")
+    async with (await visited.open(THREAD)).in_use():
+        await (await visited.open(THREAD)).read("a")
+        await asyncio.sleep(1.1)
+        assert await visited.sweep() == 0
+        assert await idle.sweep() == 0
+    await asyncio.sleep(1.1)
+    assert await idle.sweep() == 1
+
+
 async def test_a_sandbox_with_background_processes_is_kept_longer(worker: Worker) -> None:
     provider = worker(settings={"idle_s": 0.2})
     process = await (await provider.open(THREAD)).start("sleep 60")
@@ -529,6 +541,25 @@ async def test_leaks_are_ended_by_label_and_nothing_else_is(worker: Worker, serv
     assert await provider.end_leaks() == 2
     left = {(box.labels["dialtone-label"], box.labels["dialtone-thread"]) for box in server.boxes.values()}
     assert left == set(by_thread) - {("dialtone", "gone")} and second.id not in server.boxes
+
+
+async def test_a_leak_that_cannot_be_ended_keeps_none_of_the_others(worker: Worker, server: Any) -> None:
+    async def exists(thread_id: ThreadId) -> bool:
+        return False
+
+    for thread_id in ("one", "two", "three"):
+        await (await worker().open(ThreadId(thread_id))).write("a", b"")
+    for box in server.boxes.values():
+        box.created_at -= timedelta(hours=1)
+    stubborn = next(iter(server.boxes))
+    server.faults.append(Fault(f"/{stubborn}", method="DELETE", times=99, status=500, body={"message": "no"}))
+    assert await worker(exists=exists).end_leaks() == 2
+    assert list(server.boxes) == [stubborn]
+
+
+async def test_a_search_for_leaks_that_takes_too_long_is_given_up(worker: Worker, server: Any) -> None:
+    server.faults.append(Fault("sandbox", method="GET", delay_s=5))
+    assert await worker(settings={"remote_timeout_s": 0.5}).end_leaks() == 0
 
 
 async def test_without_knowing_threads_only_second_sandboxes_are_leaks(worker: Worker, server: Any) -> None:

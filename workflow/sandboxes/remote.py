@@ -138,16 +138,22 @@ class RemoteProvider:
         self._looked_for_leaks_at = monotonic()
         ended = 0
         try:
-            async with asyncio.timeout(self._settings.remote_timeout_s):
+            async with self._bounded():
                 for leak in await self._leaks():
-                    log.warning(
-                        "ending sandbox %s of %s: thread %s does not use it", leak.id, self.name, leak.thread_id
-                    )
-                    await self._fleet.kill(leak.id)
-                    ended += 1
+                    ended += await self._end_leak(leak)
         except (SandboxError, Unavailable) as error:
-            log.warning("%s was not searched for leaks: %s", self.name, error)
+            log.warning("%s was not searched for leaks to the end: %s", self.name, error)
         return ended
+
+    async def _end_leak(self, leak: Found) -> bool:
+        """Whether that worked; one that cannot be ended keeps none of the others."""
+        log.warning("ending sandbox %s of %s: thread %s does not use it", leak.id, self.name, leak.thread_id)
+        try:
+            await self._fleet.kill(leak.id)
+        except SandboxError as error:
+            log.warning("sandbox %s of %s was not ended: %s", leak.id, self.name, error)
+            return False
+        return True
 
     async def __aenter__(self) -> Self:
         return self

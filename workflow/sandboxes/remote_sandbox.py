@@ -46,6 +46,7 @@ class RemoteSandbox:
         self.info = info
         self._settings = settings
         self._has_background = False
+        self._visitors = 0
         self._touched_at = -TOUCH_S
         """When a visitor of a port last made sure that the machine is awake."""
         self._finished: list[str] = []
@@ -129,8 +130,14 @@ class RemoteSandbox:
                 self._touched_at = monotonic()
             return await self.line.attempt(lambda machine: machine.address(port))
 
-    def in_use(self) -> contextlib.AbstractAsyncContextManager[None]:
-        return self.line.in_use()
+    @contextlib.asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        self._visitors += 1
+        try:
+            async with self.line.in_use():
+                yield
+        finally:
+            self._visitors -= 1
 
     async def snapshot(self, label: str) -> str:
         return await self.line.ask("snapshot", SNAPSHOT, label=label)
@@ -185,7 +192,9 @@ class RemoteSandbox:
         """Pauses the machine if nobody, whichever worker, has used it for long enough; whether it sleeps now."""
         machine, idle_s = self.line.machine, self._settings.idle_s
         if machine is None or self.line.users or monotonic() - self.line.used_at < idle_s:
-            if machine is not None and (self._has_background or self.line.users):
+            if machine is not None and self._visitors:
+                await self.line.ask("stat", ROW, path=".")  # in there, other workers see that it is used
+            elif machine is not None and (self._has_background or self.line.users):
                 await self.line.extend(machine)
             return False
         try:
