@@ -22,9 +22,10 @@ _NOT_IN = _HOP | {"host", "content-length", "expect", "forwarded", "x-real-ip", 
 _SOCKET = "sec-websocket-"
 # Commands to a proxy in front of us, which takes them from us only: to serve a file of its own, or another address.
 _TO_PROXIES = ("x-accel-", "x-sendfile", "x-lighttpd-send-", "x-reproxy-")
-# `alt-svc` would lead browsers to another host or port, `strict-transport-security` outlives the link, and
-# `x-frame-options` keeps the preview out of the console's frame. The server writes its own `date`.
-_NOT_OUT = _HOP | {"alt-svc", "strict-transport-security", "x-frame-options", "date"}
+# `alt-svc` would lead browsers to another host or port, `strict-transport-security` outlives the link,
+# `clear-site-data` takes the cookies of the whole registered domain, perhaps the console's, and `x-frame-options`
+# keeps the preview out of the console's frame. The server writes its own `date`.
+_NOT_OUT = _HOP | {"alt-svc", "clear-site-data", "strict-transport-security", "x-frame-options", "date"}
 _STRICT_REFERRERS = frozenset({"no-referrer", "same-origin"})
 _LOCAL = r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\])"
 OUR_KEY = "dt_"

@@ -114,6 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in [
             ("Connection", "keep-alive, X-Hop"), ("X-Hop", "1"), ("Set-Cookie", "a=1; Domain=example.com; Path=/"),
             ("Set-Cookie", "b=2"), ("X-Frame-Options", "DENY"), ("Alt-Svc", 'h3=":443"'), ("X-Kept", "yes"),
+            ("Clear-Site-Data", '"cookies"'),
             ("Strict-Transport-Security", "max-age=9"), ("Referrer-Policy", "unsafe-url"), ("Content-Length", "0"),
             ("X-Accel-Redirect", "/metrics"), ("X-Accel-Buffering", "yes"), ("X-Sendfile", "/etc/passwd"),
         ]:  # fmt: skip
