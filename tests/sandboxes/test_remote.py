@@ -182,6 +182,20 @@ async def test_what_fails_in_passing_is_repeated(
     assert (await sandbox.exec("echo x >> a; cat a")).stdout == b"1x\n"
 
 
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_long_content_goes_through_what_fails_in_passing(
+    sandbox: RemoteSandbox, server: Any, vendor: Vendor, status: int
+) -> None:
+    await sandbox.write("a", b"")
+    content = bytes(2_000_000)
+    up, down = {"e2b": ("/files", "/files"), "daytona": ("bulk-upload", "bulk-download")}[vendor]
+    server.faults.append(Fault(up, method="POST", times=2, status=status, body={"message": "later"}))
+    await sandbox.write("big", content)
+    server.faults.append(Fault(down, times=2, status=status, body={"message": "later"}))
+    assert await sandbox.read("big") == content
+    assert all(fault.times == 0 for fault in server.faults)
+
+
 async def test_what_fails_for_long_is_a_typed_error(sandbox: RemoteSandbox, server: Any, vendor: Vendor) -> None:
     await sandbox.write("a", b"")
     server.faults.append(Fault(CALLS[vendor], times=99, status=429, body={"message": "slow down"}))

@@ -300,13 +300,14 @@ async def explained(scrub: Scrubber) -> AsyncIterator[None]:
 
 def _explain(error: DaytonaError, scrub: Scrubber) -> SandboxError:
     text = scrub(f"Daytona: {error}")
-    match error:
-        case DaytonaAuthenticationError() | DaytonaForbiddenError():
-            return SandboxRefused(text)
-        case DaytonaRateLimitError() | DaytonaServiceUnavailableError() | DaytonaConflictError():
-            return Busy(text, retry_after_s=_seconds(error.headers.get("Retry-After")))
-        case DaytonaConnectionError() | DaytonaTimeoutError():
-            return Dropped(text)
+    # Some calls raise the plain error with a status.
+    if isinstance(error, (DaytonaAuthenticationError, DaytonaForbiddenError)) or error.status_code in (401, 403):
+        return SandboxRefused(text)
+    is_busy = isinstance(error, (DaytonaRateLimitError, DaytonaServiceUnavailableError, DaytonaConflictError))
+    if is_busy or error.status_code in (409, 429, 503):
+        return Busy(text, retry_after_s=_seconds(error.headers.get("Retry-After")))
+    if isinstance(error, (DaytonaConnectionError, DaytonaTimeoutError)):
+        return Dropped(text)
     if error.status_code is None or error.status_code >= 500:
         return Dropped(text)
     return SandboxError(text)

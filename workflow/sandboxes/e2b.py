@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -289,7 +290,8 @@ def _explain(error: Exception, scrub: Scrubber) -> SandboxError:
             return Dropped(text)
         case json.JSONDecodeError() | KeyError() | TypeError():  # a gateway's page in place of the service's answer
             return Dropped("E2B: the answer cannot be read")
-        case _ if "without an end event" in str(error):
+        # Of files, the SDK tells the status in words only.
+        case _ if "without an end event" in str(error) or re.match(r"5\d\d: ", str(error)):
             return Dropped(text)
     return SandboxError(text)
 
