@@ -20,6 +20,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_transport_options": broker.options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A full Redis refuses what kombu writes; the worker waits for room instead of ending.
+        "broker_channel_error_retry": True,
         "task_ignore_result": True,
         # A hint is done when it was heard. Late acknowledgement would keep it open for the length of a run, and
         # kombu 5.7 ends the worker when it loses Redis while messages are open (docs/decisions/0002).

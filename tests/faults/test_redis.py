@@ -286,6 +286,24 @@ async def test_an_older_log_is_never_continued_under_ids_that_were_seen_with_oth
                         break
 
 
+async def test_a_worker_that_starts_while_redis_is_full_works_as_soon_as_there_is_room(line: Line) -> None:
+    line.redis.start()
+    line.gateway()
+    async with client_of(line) as client:
+        with line.redis.client() as redis:
+            redis.config_set("maxmemory", "1mb")
+            worker = line.worker()
+
+            async def meets_it_twice() -> bool:
+                return worker.log().count("command not allowed when used memory") > 1 or worker.popen.poll() is not None
+
+            await until(meets_it_twice, timeout_s=30, what="the worker to meet a full Redis")
+            redis.config_set("maxmemory", "0")
+        run = await client.execute(await client.initiate(), script({"text": "There is room."}))
+        assert (await watch(client, run.run_id, timeout_s=10))[-1].type == "run.finished"
+    assert worker.popen.poll() is None, worker.log()
+
+
 async def test_redis_out_of_memory_is_a_503_and_the_worker_lives(line: Line) -> None:
     line.start()
     async with client_of(line) as client:
