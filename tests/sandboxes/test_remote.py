@@ -557,6 +557,18 @@ async def test_leaks_are_ended_by_label_and_nothing_else_is(worker: Worker, serv
     assert left == set(by_thread) - {("dialtone", "gone")} and second.id not in server.boxes
 
 
+async def test_the_sandbox_with_the_work_is_kept_though_an_older_one_shows_up(worker: Worker, server: Any) -> None:
+    """E.g. one whose making took long and whose worker did not wait for it."""
+    await (await worker().open(THREAD)).write("work", b"done")
+    (used,) = server.boxes.values()
+    unused = server.make_box(dict(used.labels), {})
+    used.created_at -= timedelta(hours=1)
+    unused.created_at, unused.state = used.created_at - timedelta(minutes=1), used.state
+    assert await (await worker().open(THREAD)).read("work") == b"done"
+    assert await worker().end_leaks() == 1
+    assert list(server.boxes.values()) == [used]
+
+
 async def test_a_leak_that_cannot_be_ended_keeps_none_of_the_others(worker: Worker, server: Any) -> None:
     async def exists(thread_id: ThreadId) -> bool:
         return False
@@ -569,6 +581,19 @@ async def test_a_leak_that_cannot_be_ended_keeps_none_of_the_others(worker: Work
     server.faults.append(Fault(f"/{stubborn}", method="DELETE", times=99, status=500, body={"message": "no"}))
     assert await worker(exists=exists).end_leaks() == 2
     assert list(server.boxes) == [stubborn]
+
+
+async def test_as_long_as_it_is_not_known_which_of_two_holds_the_work_neither_is_ended(
+    worker: Worker, server: Any, vendor: Vendor
+) -> None:
+    await (await worker().open(THREAD)).write("work", b"done")
+    (used,) = server.boxes.values()
+    second = server.make_box(dict(used.labels), {})
+    used.created_at -= timedelta(hours=1)
+    second.created_at, second.state = used.created_at, used.state
+    server.faults.append(Fault(CALLS[vendor], times=99, status=500, body={"message": "no"}))
+    assert await worker().end_leaks() == 0
+    assert len(server.boxes) == 2
 
 
 async def test_a_search_for_leaks_that_takes_too_long_is_given_up(worker: Worker, server: Any) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import secrets
+import shlex
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import UTC, datetime
@@ -206,21 +208,37 @@ class RemoteProvider:
                 return await self._fleet.connect(last_id), False
             except Vanished:
                 log.warning("sandbox %s of %s is gone", last_id, self.name)
-        for found in await self._of(thread_id):
+        for found in await self._in_order(await self._fleet.find(thread_id)):
             try:
                 return await self._fleet.connect(found.id), False
             except Vanished:  # the list was older than its end
                 continue
         machine = await self._fleet.create(thread_id)
         # Another worker may have made one at the same time: all keep the one that comes first in the same order.
-        first = next(iter(await self._of(thread_id)), None)
+        first = next(iter(await self._in_order(await self._fleet.find(thread_id))), None)
         if first is None or first.id == machine.id:
             return machine, True
         await self._fleet.kill(machine.id)
         return await self._fleet.connect(first.id), False
 
-    async def _of(self, thread_id: ThreadId) -> list[Found]:
-        return sorted(await self._fleet.find(thread_id), key=lambda found: found.age_key)
+    async def _in_order(self, machines: list[Found]) -> list[Found]:
+        """Machines of one thread, the one to be used first: the oldest that somebody has worked in, else the oldest.
+
+        Age alone does not tell: a service may show a machine late, and count its age anew when it wakes.
+        """
+        ordered = sorted(machines, key=lambda found: found.age_key)
+        if len(ordered) < 2:
+            return ordered
+        used = [found for found in ordered if await self._is_used(found)]
+        return used + [found for found in ordered if found not in used]
+
+    async def _is_used(self, found: Found) -> bool:
+        word = secrets.token_hex(6)  # in two parts, for shells that show their commands
+        question = f"test -e {shlex.quote(self._home.state)}/used && echo {word[:6]}''{word[6:]}"
+        try:
+            return word in await (await self._fleet.connect(found.id)).call(question)
+        except Vanished:
+            return False
 
     async def _make_room(self) -> None:
         """Puts the machine away that was unused longest when there are too many. Raises: LimitExceeded if all work."""
@@ -262,7 +280,11 @@ class RemoteProvider:
             by_thread[found.thread_id].append(found)
         leaks: list[Found] = []
         for thread_id, machines in by_thread.items():
-            first, *others = sorted(machines, key=lambda found: found.age_key)
+            try:
+                first, *others = await self._in_order(machines)
+            except SandboxError as error:
+                log.warning("it is not known which sandbox of thread %s is used: %s", thread_id, error)
+                continue
             leaks += others
             if thread_id not in self._sandboxes and self._exists is not None and not await self._exists(thread_id):
                 leaks.append(first)
