@@ -11,7 +11,7 @@ import pytest
 
 from tests.sandboxes.holding import why_not
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import SandboxError, SandboxRefused
+from workflow.core.errors import ConfigError, SandboxError, SandboxRefused
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import seccomp
 from workflow.sandboxes.bubblewrap import find
@@ -123,6 +123,72 @@ async def test_a_bubblewrap_that_fails_to_start_is_a_refusal_with_its_words(fold
         report = await provider.check()
     assert report.tier == "T3"
     assert any("No permissions to create new namespace" in probe.detail for probe in report.probes), report.probes
+
+
+async def test_a_bubblewrap_that_does_not_answer_is_a_refusal(folder: Path) -> None:
+    stuck = folder / "bwrap"
+    stuck.write_text("#!/bin/sh\nexec sleep 60\n")
+    stuck.chmod(0o755)
+    assert await tier_of(Means(bwrap=lambda: str(stuck)), folder, "T1") == "T3"
+
+
+IN_USR = """
+import asyncio, sys
+from pathlib import Path
+from workflow.core.config import SandboxSettings
+from workflow.core.ids import ThreadId
+from workflow.sandboxes.base import TierReport
+from workflow.sandboxes.local import LocalProvider
+
+async def main():
+    tier = sys.argv[1]
+    async with LocalProvider(SandboxSettings(mode=tier), data_dir=Path("var"), report=TierReport("", tier)) as provider:
+        sandbox = await provider.open(ThreadId("inside"))
+        result = await sandbox.exec("cat /usr/src/app/.env; cat /usr/src/other; echo works > f; cat f; git --version")
+        print(result.stdout.decode())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_project_below_usr_is_not_shown_and_what_lies_beside_it_is(tier: Tier) -> None:
+    """As in many a container; in a mount namespace of the test's own. Also: links of /etc that lead nowhere."""
+    if reason := why_not(tier):
+        pytest.skip(reason)
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a folder below /usr")
+    prepare = (
+        "mount -t tmpfs none /usr/src && mkdir -p /usr/src/app && cd /usr/src/app && echo SECRET > .env && "
+        "echo beside > ../other && mkdir /usr/src/etc /usr/src/work && "
+        "mount -t overlay none -o lowerdir=/etc,upperdir=/usr/src/etc,workdir=/usr/src/work /etc && "
+        'ln -s /nowhere /etc/java-nowhere && exec "$@"'
+    )
+    command = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        prepare,
+        "sh",
+        sys.executable,
+        "-c",
+        IN_USR,
+    ]
+    result = subprocess.run(
+        [*command, tier], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    if "mount:" in result.stderr:
+        pytest.skip(f"nothing can be mounted here: {result.stderr.strip()}")
+    assert result.stdout.split()[:3] == ["beside", "works", "git"], result.stdout + result.stderr
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="data_dir"):
+        LocalProvider(SandboxSettings(), data_dir=tmp_path / "file" / "var")
 
 
 async def test_an_older_bubblewrap_still_holds(folder: Path) -> None:

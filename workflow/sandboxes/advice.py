@@ -1,5 +1,6 @@
 """What to install or change on this machine for a better tier, from what is found missing."""
 
+import os
 import shutil
 from collections.abc import Set
 from pathlib import Path
@@ -39,6 +40,8 @@ def for_better_tier(tier: str, *, controllers: Set[str]) -> tuple[str, ...]:
             "for limits on memory and processes, start the worker as a systemd service with Delegate=yes, or as root"
         )
     if tier == "T3":
+        if os.geteuid() == 0 and not (shutil.which("setpriv") and shutil.which("unshare")):
+            found.append("install util-linux (setpriv, unshare): as root, each sandbox gets a user of its own by it")
         if landlock.abi() < landlock.MIN_ABI:
             found.append(f"tier T2 needs Landlock ABI {landlock.MIN_ABI} (Linux 6.12 or later)")
         found.append('see the probes; or, to run commands unconfined, write sandbox.mode = "unsafe_host"')

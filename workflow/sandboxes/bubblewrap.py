@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ IDENTITY = {
 }
 SHM_BYTES = 64 << 20
 MIN_COVERED_PARTS = 3
+ANSWER_S = 5.0
 NAMESPACES = (
     "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup --cap-drop ALL "
     f"--die-with-parent --new-session --as-pid-1 --hostname sandbox --uid {UID_INSIDE} --gid {UID_INSIDE}"
@@ -66,8 +68,14 @@ def find() -> str:
 
 @cache
 def features(bwrap: str) -> frozenset[str]:
-    """The options this bubblewrap knows; `--size` came with 0.7, `--disable-userns` with 0.8."""
-    result = subprocess.run([bwrap, "--help"], capture_output=True, text=True, timeout=10, check=False)
+    """The options this bubblewrap knows; `--size` came with 0.7, `--disable-userns` with 0.8.
+
+    Raises: SandboxRefused if it does not run.
+    """
+    try:
+        result = subprocess.run([bwrap, "--help"], capture_output=True, text=True, timeout=ANSWER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SandboxRefused(f"bubblewrap does not run: {error}") from error
     return frozenset(re.findall(r"--[a-z-]+", result.stdout + result.stderr))
 
 
@@ -110,20 +118,31 @@ def _system() -> list[str]:
             words += ["--ro-bind", str(folder), str(folder)]
     for pattern in CONFIGURATION:
         for path in Path("/etc").glob(pattern):
-            words += ["--ro-bind", str(path), str(path)]
+            if path.exists():  # A link may lead nowhere, as /etc/localtime where no time zones are installed.
+                words += ["--ro-bind", str(path), str(path)]
     return words
 
 
 def _interpreter(room: Room) -> list[str]:
     """Covers our own folders where they lie below a shared one, and shows the interpreter wherever it lies."""
-    # At least /usr/a/b: a worker that happens to be started in /usr/bin must not cover that.
-    covered = [path for path in room.hidden if path.is_relative_to("/usr") and len(path.parts) > MIN_COVERED_PARTS]
-    inner = [path for path in room.hidden if path.is_relative_to(room.python) and path != room.python]
+    covered = _outermost(path for path in room.hidden if path.is_relative_to("/usr") and may_be_covered(path))
+    inner = _outermost(path for path in room.hidden if path.is_relative_to(room.python) and path != room.python)
     words = [word for path in covered for word in ("--tmpfs", str(path))]
     if not room.python.is_relative_to("/usr") or any(room.python.is_relative_to(path) for path in covered):
         words += ["--ro-bind", str(room.python), str(room.python)]
     words += [word for path in inner if path not in covered for word in ("--tmpfs", str(path))]
     return words + [word for path in {*covered, *inner} for word in ("--remount-ro", str(path))]
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Those that are in no other: there is nothing in a folder that is covered."""
+    found = set(paths)
+    return [path for path in found if found.isdisjoint(path.parents)]
+
+
+def may_be_covered(path: Path) -> bool:
+    """False for folders of the system, which a worker may happen to be started in."""
+    return len(path.parts) > MIN_COVERED_PARTS
 
 
 def _temporary(room: Room, *, sized: bool) -> list[str]:

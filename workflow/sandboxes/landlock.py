@@ -7,7 +7,7 @@ seccomp filter of this tier therefore refuses every socket. Source: docs.kernel.
 import ctypes
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from workflow.core.errors import SandboxRefused
@@ -43,9 +43,10 @@ def abi() -> int:
     return max(0, int(_libc.syscall(SYS_CREATE_RULESET, None, 0, CREATE_RULESET_VERSION)))
 
 
-def ruleset(*, readable: Iterable[Path], writable: Iterable[Path]) -> int:
+def ruleset(*, readable: Iterable[Path], writable: Iterable[Path], hidden: Collection[Path] = ()) -> int:
     """A descriptor to restrict a process with: the system's programs and `readable` to read, `writable` to change.
 
+    hidden: folders that must not be read though they lie below one that is; those above them cannot be listed then.
     Raises: SandboxRefused if this kernel's Landlock is too old.
     """
     if abi() < MIN_ABI:
@@ -55,8 +56,9 @@ def ruleset(*, readable: Iterable[Path], writable: Iterable[Path]) -> int:
     if fd < 0:
         raise SandboxRefused(f"Landlock refused its ruleset: {os.strerror(ctypes.get_errno())}")
     try:
-        for path in (*map(Path, READABLE), *readable):
-            _allow(fd, path, READ)
+        for shared in (*map(Path, READABLE), *readable):
+            for path in _around(shared.resolve(), hidden):
+                _allow(fd, path, READ)
         for path in map(Path, DEVICES):
             _allow(fd, path, READ_FILE | WRITE_FILE)
         for path in writable:
@@ -65,6 +67,18 @@ def ruleset(*, readable: Iterable[Path], writable: Iterable[Path]) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _around(path: Path, hidden: Collection[Path]) -> Iterator[Path]:
+    """`path`, or what is in it beside the hidden folders: a rule is about everything below."""
+    if path in hidden:
+        return
+    if not any(folder.is_relative_to(path) for folder in hidden):
+        yield path
+        return
+    for below in path.iterdir():
+        if not below.is_symlink():  # What it leads to has a rule of its own, or is not to be read.
+            yield from _around(below, hidden)
 
 
 def _allow(ruleset_fd: int, path: Path, access: int) -> None:

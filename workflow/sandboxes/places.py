@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from workflow.core.errors import SandboxError
+from workflow.core.errors import ConfigError, SandboxError
 from workflow.core.ids import THREAD_ID, ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.packing import UNFINISHED, take_out
@@ -29,14 +29,18 @@ class Places:
     """
 
     def __init__(self, data_dir: Path, *, own_uids: bool) -> None:
+        """Raises: ConfigError if nothing can be made in the data folder."""
         self.workspaces = data_dir.resolve() / "workspaces"
         self.sandboxes = data_dir.resolve() / "sandboxes"
         self.tidying = data_dir.resolve() / "tidying"
         """Locked by the worker that puts workspaces away."""
         self._own_uids = own_uids
-        for folder in (self.workspaces, self.sandboxes):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o711)
+        try:
+            for folder in (self.workspaces, self.sandboxes):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o711)
+        except OSError as error:
+            raise ConfigError(f"data_dir: its folders cannot be made: {error}") from error
 
     def make(self, thread_id: ThreadId) -> Place:
         """The thread's folders, made or taken out of their archive when needed. Raises: SandboxError."""

@@ -160,7 +160,8 @@ def launch(
         elif tier == "T2":
             has_own_user = place.uid != os.getuid()
             filter_ = means.seccomp("own user" if has_own_user else "shared user")
-            rules = means.ruleset(readable=(prefix,), writable=own)
+            covered = [path for path in hidden if bubblewrap.may_be_covered(path) and path != prefix]
+            rules = means.ruleset(readable=(prefix,), writable=own, hidden=covered)
             # The kernel counts all processes of a user, so those that the worker's has already come on top.
             others = 0 if has_own_user else _tasks_of(place.uid)
             limits = _limits(settings, processes=settings.processes + others, memory=True)
