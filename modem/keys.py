@@ -50,6 +50,8 @@ ALL_TENANT_THREADS = "tenant:{*}:threads"
 """Matches every `tenant_threads`."""
 GIVEN_UP = "dialtone:given-up"
 """ZSET thread, or `<thread> again` → when a worker deletes its files, if there is no such thread then (ms)."""
+INSTALLATION = "dialtone:installation"
+"""STRING: a random name, as old as the data here."""
 FILE_REQUESTS = "dialtone:files"
 """LIST of file requests; any worker takes one."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 
 from modem import keys
@@ -46,6 +47,16 @@ async def is_wanted(connections: Connections, thread_id: ThreadId) -> bool:
     """Whether there is such a thread, or will be: all others are to have no files. Raises: Unavailable."""
     async with translated():
         return bool(await connections.commands.exists(keys.metadata(thread_id), keys.expected(thread_id)))
+
+
+async def installation(connections: Connections) -> str:
+    """What tells this installation, as far as its data in Redis go, from others with the same configuration.
+
+    Raises: Unavailable.
+    """
+    async with translated():
+        await connections.commands.set(keys.INSTALLATION, secrets.token_hex(8), nx=True)
+        return (await connections.commands.get(keys.INSTALLATION) or b"").decode()
 
 
 class Removals:

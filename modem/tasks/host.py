@@ -35,7 +35,7 @@ from modem.tasks.carrier import Carrier
 from modem.tasks.door import Door
 from modem.tasks.workspace import answer_file_request
 from modem.threads import Threads
-from modem.workspaces import Removals, is_wanted
+from modem.workspaces import Removals, installation, is_wanted
 from workflow.core.config import Settings
 from workflow.core.config_load import Loaded, config_hash
 from workflow.core.config_reload import Follower
@@ -91,6 +91,7 @@ class Host:
                 settings,
                 config_hash=config_hash(settings),
                 exists=partial(is_wanted, self._connections),
+                installation=await installation(self._connections),
                 busy=threads.busy,
                 quota=quota if quota.is_limited else None,
             )

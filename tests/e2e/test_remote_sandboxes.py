@@ -105,6 +105,7 @@ async def test_a_thread_has_one_sandbox_at_its_vendor_from_the_first_command_to_
         items = await remote.run(client, thread_id, bash("cat site/index.html"))
         assert "inside" in next(i.output for i in items if isinstance(i, ToolResulted))
         assert remote.box is box, "it is still the same"
+        assert box.labels["dialtone-installation"], "its leaks are told from those of others with the same label"
 
         await client.delete_thread(thread_id)
 

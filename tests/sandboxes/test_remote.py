@@ -557,6 +557,20 @@ async def test_leaks_are_ended_by_label_and_nothing_else_is(worker: Worker, serv
     assert left == set(by_thread) - {("dialtone", "gone")} and second.id not in server.boxes
 
 
+async def test_an_installation_with_the_same_label_is_left_alone(worker: Worker, server: Any) -> None:
+    """E.g. a second one with the same key, which knows nobody's threads, or one whose Redis was emptied."""
+
+    async def exists(thread_id: ThreadId) -> bool:
+        return False
+
+    await (await worker(installation="one").open(THREAD)).write("a", b"1")
+    (box,) = server.boxes.values()
+    box.created_at -= timedelta(hours=1)
+    assert await worker(exists=exists, installation="two").end_leaks() == 0
+    assert await (await worker(installation="two").open(THREAD)).read("a") == b"1", "a thread's is found by whoever"
+    assert await worker(exists=exists, installation="one").end_leaks() == 1
+
+
 async def test_the_sandbox_with_the_work_is_kept_though_an_older_one_shows_up(worker: Worker, server: Any) -> None:
     """E.g. one whose making took long and whose worker did not wait for it."""
     await (await worker().open(THREAD)).write("work", b"done")

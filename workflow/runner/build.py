@@ -47,12 +47,14 @@ async def open_workshop(
     config_hash: str = "",
     environ: Mapping[str, str] | None = None,
     exists: Exists | None = None,
+    installation: str = "",
     quota: Quota | None = None,
     busy: Busy | None = None,
 ) -> AsyncIterator[Workshop]:
     """Everything a run needs, closed at the end. Raises: ConfigError.
 
-    exists: whether a thread is known; without it, remote sandboxes of threads that are gone are never looked for.
+    exists: whether a thread of this `installation` is known; without it, remote sandboxes of threads that are gone are
+    never looked for.
     quota: what tenants may use together with other workers. busy: names threads whose local files must stay.
     """
     environ = os.environ if environ is None else environ
@@ -70,6 +72,7 @@ async def open_workshop(
             data_dir=Path(settings.data_dir),
             environ=environ,
             exists=exists,
+            installation=installation,
             quota=quota,
             busy=busy,
         ) as sandboxes:
@@ -85,6 +88,7 @@ def provider(
     data_dir: Path,
     environ: Mapping[str, str],
     exists: Exists | None = None,
+    installation: str = "",
     quota: Quota | None = None,
     busy: Busy | None = None,
 ) -> SandboxProvider:
@@ -103,9 +107,24 @@ def provider(
 
         domain, url = environ.get("E2B_DOMAIN", ""), environ.get("E2B_SANDBOX_URL", "")
         return E2bProvider(
-            settings, api_key=api_key, domain=domain, sandbox_url=url, label=settings.label, exists=exists, quota=quota
+            settings,
+            api_key=api_key,
+            domain=domain,
+            sandbox_url=url,
+            label=settings.label,
+            exists=exists,
+            installation=installation,
+            quota=quota,
         )
     from workflow.sandboxes.daytona import DaytonaProvider  # noqa: PLC0415
 
     target = environ.get("DAYTONA_TARGET", "")
-    return DaytonaProvider(settings, api_key=api_key, target=target, label=settings.label, exists=exists, quota=quota)
+    return DaytonaProvider(
+        settings,
+        api_key=api_key,
+        target=target,
+        label=settings.label,
+        exists=exists,
+        installation=installation,
+        quota=quota,
+    )

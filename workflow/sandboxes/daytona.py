@@ -37,7 +37,18 @@ from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
 from workflow.sandboxes.base import Address
 from workflow.sandboxes.egress import Policy
-from workflow.sandboxes.machines import LONGEST_ANSWER, Asleep, Busy, Dropped, Found, Pace, Show, Vanished
+from workflow.sandboxes.machines import (
+    LONGEST_ANSWER,
+    THREAD_LABEL,
+    Asleep,
+    Busy,
+    Dropped,
+    Found,
+    Labels,
+    Pace,
+    Show,
+    Vanished,
+)
 from workflow.sandboxes.remote import Exists, RemoteProvider
 from workflow.sandboxes.secrecy import Scrubber
 
@@ -49,7 +60,6 @@ CONTROL_S = 60.0
 PREVIEW_S = 3600
 SETTLE_S = 0.5
 """Between two looks at a sandbox that is just being stopped, archived or paused."""
-THREAD_LABEL, OWNER_LABEL = "dialtone-thread", "dialtone-label"
 GAPS = (
     "commands, files and their content are at Daytona",
     "memory, processes and disk are limited by the snapshot, not by our settings",
@@ -78,13 +88,15 @@ class DaytonaProvider(RemoteProvider):
         label: str = "dialtone",
         home: str = HOME,
         exists: Exists | None = None,
+        installation: str = "",
         quota: Quota | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """label: tells this deployment's sandboxes from others in the same organisation."""
+        """label, installation: tell this deployment's sandboxes from others in the same organisation."""
         pace = pace or Pace()
         lease_s = pace.lease_s(idle_s=settings.idle_s)
-        fleet = DaytonaFleet(settings, api_key=api_key, target=target, label=label, lease_s=lease_s)
+        labels = Labels(label, installation)
+        fleet = DaytonaFleet(settings, api_key=api_key, target=target, labels=labels, lease_s=lease_s)
         super().__init__(fleet, settings, home=home, exists=exists, quota=quota, pace=pace)
 
 
@@ -95,24 +107,23 @@ class DaytonaFleet:
     gaps = GAPS
 
     def __init__(
-        self, settings: SandboxSettings, *, api_key: str, target: str = "", label: str, lease_s: float
+        self, settings: SandboxSettings, *, api_key: str, target: str = "", labels: Labels, lease_s: float
     ) -> None:
         self.lease_s = lease_s
         self._settings = settings
-        self._label = label
+        self._labels = labels
         self._scrub = Scrubber([api_key])
         self._config = DaytonaConfig(api_key=api_key, api_url=settings.api_url or None, target=target or None)
         self._client: AsyncDaytona | None = None
 
     async def check(self) -> None:
         async with explained(self._scrub):
-            query = ListSandboxesQuery(limit=1, labels={OWNER_LABEL: self._label})
+            query = ListSandboxesQuery(limit=1, labels=self._labels.find(None))
             async for _ in self._daytona().list(query, request_timeout=CONTROL_S):
                 break
 
     async def find(self, thread_id: ThreadId | None = None) -> list[Found]:
-        labels = {OWNER_LABEL: self._label} | ({} if thread_id is None else {THREAD_LABEL: thread_id})
-        query = ListSandboxesQuery(limit=100, labels=labels)
+        query = ListSandboxesQuery(limit=100, labels=self._labels.find(thread_id))
         found: list[Found] = []
         async with explained(self._scrub):
             async for sandbox in self._daytona().list(query, request_timeout=CONTROL_S):
@@ -122,13 +133,13 @@ class DaytonaFleet:
         return found
 
     async def create(self, thread_id: ThreadId) -> "DaytonaMachine":
-        name = f"{self._label}-{thread_id}"
+        name = f"{self._labels.label}-{thread_id}"
         hosts = Policy.of(self._settings).hosts if self._settings.network == "allowlist" else ()
         params = CreateSandboxFromSnapshotParams(
             name=name,
             language="python",
             snapshot=self._settings.template or None,
-            labels={OWNER_LABEL: self._label, THREAD_LABEL: thread_id},
+            labels=self._labels.new(thread_id),
             public=False,
             auto_stop_interval=math.ceil(self.lease_s / 60),
             network_block_all=self._settings.network == "off",

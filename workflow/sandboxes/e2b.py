@@ -37,7 +37,18 @@ from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
 from workflow.sandboxes.base import Address
 from workflow.sandboxes.egress import Policy
-from workflow.sandboxes.machines import LONGEST_ANSWER, Asleep, Busy, Dropped, Found, Pace, Show, Vanished
+from workflow.sandboxes.machines import (
+    LONGEST_ANSWER,
+    THREAD_LABEL,
+    Asleep,
+    Busy,
+    Dropped,
+    Found,
+    Labels,
+    Pace,
+    Show,
+    Vanished,
+)
 from workflow.sandboxes.remote import Exists, RemoteProvider
 from workflow.sandboxes.secrecy import Scrubber
 
@@ -46,7 +57,6 @@ HOME = "/home/user"
 REQUEST_S = 60.0
 TRAFFIC_TOKEN = "e2b-traffic-access-token"
 """Header without which E2B lets nobody reach a port. Source: e2b.dev/docs/network/restrict-public-access"""
-THREAD_LABEL, OWNER_LABEL = "dialtone-thread", "dialtone-label"
 GAPS = (
     "commands, files and their content are at E2B",
     "memory, processes and disk are limited by the template, not by our settings",
@@ -67,14 +77,16 @@ class E2bProvider(RemoteProvider):
         label: str = "dialtone",
         home: str = HOME,
         exists: Exists | None = None,
+        installation: str = "",
         quota: Quota | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """label: tells this deployment's sandboxes from others in the same account."""
+        """label, installation: tell this deployment's sandboxes from others in the same account."""
         pace = pace or Pace()
         lease_s = pace.lease_s(idle_s=settings.idle_s)
+        labels = Labels(label, installation)
         fleet = E2bFleet(
-            settings, api_key=api_key, domain=domain, sandbox_url=sandbox_url, label=label, lease_s=lease_s
+            settings, api_key=api_key, domain=domain, sandbox_url=sandbox_url, labels=labels, lease_s=lease_s
         )
         super().__init__(fleet, settings, home=home, exists=exists, quota=quota, pace=pace)
 
@@ -92,12 +104,12 @@ class E2bFleet:
         api_key: str,
         domain: str = "",
         sandbox_url: str = "",
-        label: str,
+        labels: Labels,
         lease_s: float,
     ) -> None:
         self.lease_s = lease_s
         self._settings = settings
-        self._label = label
+        self._labels = labels
         self._scrub = Scrubber([api_key])
         # debug would send everything to localhost, whatever the key; E2B_DEBUG must not do that behind our back.
         self._params = ApiParams(api_key=api_key, request_timeout=REQUEST_S, debug=False)
@@ -113,8 +125,7 @@ class E2bFleet:
             await AsyncSandbox.list(limit=1, **self._params).next_items()
 
     async def find(self, thread_id: ThreadId | None = None) -> list[Found]:
-        labels = {OWNER_LABEL: self._label} | ({} if thread_id is None else {THREAD_LABEL: thread_id})
-        query = SandboxQuery(metadata=labels, state=[SandboxState.RUNNING, SandboxState.PAUSED])
+        query = SandboxQuery(metadata=self._labels.find(thread_id), state=[SandboxState.RUNNING, SandboxState.PAUSED])
         found: list[Found] = []
         async with explained(self._scrub):
             pages = AsyncSandbox.list(query=query, limit=100, **self._params)
@@ -129,7 +140,7 @@ class E2bFleet:
             sandbox = await AsyncSandbox.create(
                 template=self._settings.template or None,
                 timeout=math.ceil(self.lease_s),
-                metadata={OWNER_LABEL: self._label, THREAD_LABEL: thread_id},
+                metadata=self._labels.new(thread_id),
                 lifecycle={"on_timeout": "pause", "auto_resume": True},
                 allow_internet_access=self._settings.network != "off",
                 network=self._network(),

@@ -85,6 +85,30 @@ class Machine(Protocol):
         ...
 
 
+THREAD_LABEL = "dialtone-thread"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What marks our machines at a vendor."""
+
+    label: str
+    """As configured: tells deployments that share an account."""
+    installation: str
+    """Tells those that were given the same label by mistake; empty where nobody knows it."""
+
+    def new(self, thread_id: ThreadId) -> dict[str, str]:
+        """Those of a machine that is made."""
+        return {**self.find(None), THREAD_LABEL: thread_id}
+
+    def find(self, thread_id: ThreadId | None) -> dict[str, str]:
+        """Those of a thread's machines; None: of all that this installation has made."""
+        if thread_id is not None:
+            return {"dialtone-label": self.label, THREAD_LABEL: thread_id}
+        ours = {"dialtone-installation": self.installation} if self.installation else {}
+        return {"dialtone-label": self.label, **ours}
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A machine of ours, as the vendor lists it."""
@@ -116,7 +140,7 @@ class Fleet(Protocol):
         ...
 
     async def find(self, thread_id: ThreadId | None = None) -> list[Found]:
-        """Our machines, running or put away, of one thread or of all."""
+        """Our machines, running or put away, of one thread or all that this installation has made."""
         ...
 
     async def create(self, thread_id: ThreadId) -> Machine:
