@@ -183,6 +183,15 @@ async def test_everything_else_is_refused(sandbox: LocalSandbox, internet: Inter
     assert internet.connected == []
 
 
+async def test_a_refused_request_takes_little_room_in_the_log(
+    sandbox: LocalSandbox, internet: Internet, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "workflow.sandboxes.proxy"):
+        assert (await curl(sandbox, "-f", f"http://allowed.example:81/{'a' * 50_000}"))[0] != 0
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "workflow.sandboxes.proxy"]
+    assert "allowed.example:81" in said and len(said) < 400
+
+
 async def test_a_redirect_to_a_forbidden_address_is_checked_again(sandbox: LocalSandbox, internet: Internet) -> None:
     status, _ = await curl(sandbox, "-f", "-L", "http://allowed.example/away")
     assert status != 0

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -279,6 +280,19 @@ async def test_a_command_that_removes_our_program_does_not_harm_the_next_call(sa
     assert await sandbox.read("a") == b"1"
     assert (await sandbox.exec("rm ~/.dialtone/program-*; echo ok")).stdout == b"ok\n"
     assert (await sandbox.exec("echo again")).stdout == b"again\n"
+
+
+@pytest.mark.parametrize("place", ["workspace", ".dialtone", ".dialtone/jobs"])
+async def test_a_file_in_the_place_of_a_folder_of_ours_goes_aside(
+    sandbox: RemoteSandbox, server: Any, place: str
+) -> None:
+    await sandbox.write("a", b"1")
+    (box,) = server.boxes.values()
+    shutil.rmtree(box.folder / place)
+    (box.folder / place).write_text("in the way")
+    assert (await sandbox.exec("echo on")).stdout == b"on\n"
+    await sandbox.write("a", b"2")
+    assert await sandbox.read("a") == b"2"
 
 
 async def test_a_command_that_floods_is_killed_and_keeps_what_it_may(worker: Worker) -> None:

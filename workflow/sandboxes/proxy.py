@@ -110,7 +110,7 @@ class Proxy:
                         await self._forward(head, reader, writer)
             except (Refused, BadRequest, NotTls) as error:
                 status = error.status if isinstance(error, Refused) else "400 Bad Request"
-                log.info("refused a request of a sandbox: %s", error)
+                log.info("refused a request of a sandbox: %.300s", error)
                 body = f"{error}\n".encode()
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
                 writer.write(body)
@@ -139,7 +139,7 @@ class Proxy:
                 hello, name = await read_hello(reader)
             if name != host:
                 # Too late for a status: the connection just ends, and the log says why.
-                log.info("refused a tunnel of a sandbox to %s: its TLS names %r", host, name)
+                log.info("refused a tunnel of a sandbox to %s: its TLS names %.300r", host, name)
                 return
             upstream.write(hello)
             await carry((reader, writer), (upstream_reader, upstream))

@@ -48,8 +48,9 @@ class Call:
         self._op, self._args = request["op"], request["args"]
         self._payload, self._owner, self._answer = request["payload"], request["owner"], answer
         self._state = request["state"]
-        for name in ("", "staged"):
-            os.makedirs(os.path.join(self._state, name), mode=0o700, exist_ok=True)
+        for name in ("", "staged", "jobs"):
+            _make(os.path.join(self._state, name), 0o700)
+        _make(request["workdir"], 0o755)
         self._workspace = Workspace(request["workdir"])
         self._jobs = Jobs(os.path.join(self._state, "jobs"))
         self._quiet = request["quiet"]
@@ -225,6 +226,14 @@ class Call:
     def _used(self) -> None:
         with open(self._mark(), "w"):
             os.utime(self._mark())
+
+
+def _make(folder: str, mode: int) -> None:
+    """Makes a folder of ours; what commands have put in its place goes aside, or no call would work any more."""
+    folder = folder.rstrip("/")
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        os.replace(folder, folder + ".aside")
+    os.makedirs(folder, mode, exist_ok=True)
 
 
 class Limited(io.BufferedWriter):
