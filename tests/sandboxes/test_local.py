@@ -1,14 +1,18 @@
 """The local provider's own promises: one live sandbox per thread, reclaimed when idle, taken over, never mixed up."""
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.sandboxes.conftest import MakeProvider
-from workflow.core.errors import LimitExceeded, SandboxError, ToolError
+from tests.until import until
+from workflow.core.errors import DialtoneError, LimitExceeded, SandboxError, ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.tiers import Tier
@@ -62,6 +66,51 @@ async def test_a_handle_that_nobody_holds_gives_its_descriptors_back(make: MakeP
     await provider.sweep()
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before + 3  # noqa: PTH208
+
+
+async def test_a_worker_without_descriptors_left_says_so_and_goes_on_when_there_are_some(make: MakeProvider) -> None:
+    provider = make()
+    live, put_away = await provider.open(ThreadId("live")), await provider.open(ThreadId("away"))
+    await live.exec("true")
+    before = len(descriptors()) + 1  # The port exposed.
+    for left in range(12):
+        with scarce_descriptors(left):
+            calls = (live.exec("true", stdin=b"x"), live.start("true"), live.address(80), live.usage())
+            for call in (*calls, put_away.exec("true"), provider.open(ThreadId("live"))):
+                with contextlib.suppress(DialtoneError):  # Nothing else, however many are left.
+                    await call
+        await put_away.close()
+    async with asyncio.timeout(10):
+        assert (await live.exec("echo back")).stdout == (await put_away.exec("echo back")).stdout == b"back\n"
+    await put_away.close()
+    await until(lambda: at_most(before), what="the descriptors to be given back")
+
+
+@contextlib.contextmanager
+def scarce_descriptors(left: int) -> Iterator[None]:
+    """As many as are said are left to this process inside."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors()) + left + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for fd in taken[:left]:
+            os.close(fd)
+        yield
+    finally:
+        for fd in taken[left:]:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def descriptors() -> set[int]:
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+
+
+async def at_most(count: int) -> bool:
+    return len(descriptors()) <= count
 
 
 async def test_over_the_limit_the_one_unused_longest_makes_room(make: MakeProvider) -> None:

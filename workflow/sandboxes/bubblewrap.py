@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,6 +90,16 @@ def options(room: Room, *, seccomp: bytes, known: frozenset[str]) -> tuple[tuple
         fds.append(_memory_file(content))
         return str(fds[-1])
 
+    try:
+        words = _words(room, seccomp, known, fd_of)
+        return ("--args", fd_of("\0".join(words).encode()), "--"), tuple(fds)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _words(room: Room, seccomp: bytes, known: frozenset[str], fd_of: Callable[[bytes], str]) -> list[str]:
     words = NAMESPACES.split()
     if "--disable-userns" in known:  # The system call filter refuses new namespaces as well.
         words.append("--disable-userns")
@@ -103,8 +113,7 @@ def options(room: Room, *, seccomp: bytes, known: frozenset[str]) -> tuple[tuple
     if room.trusted:
         words += ["--ro-bind-data", fd_of(room.trusted), TRUSTED]
     words += ["--bind", str(room.home), HOME, "--bind", str(room.workspace), WORKDIR]
-    words += ["--chdir", WORKDIR, "--remount-ro", "/", "--seccomp", fd_of(seccomp)]
-    return ("--args", fd_of("\0".join(words).encode()), "--"), tuple(fds)
+    return [*words, "--chdir", WORKDIR, "--remount-ro", "/", "--seccomp", fd_of(seccomp)]
 
 
 def _system() -> list[str]:
@@ -155,7 +164,7 @@ def _temporary(room: Room, *, sized: bool) -> list[str]:
 
 def _memory_file(content: bytes) -> int:
     fd = os.memfd_create("bubblewrap")
-    with os.fdopen(os.dup(fd), "wb") as file:
+    with os.fdopen(fd, "wb", closefd=False) as file:
         file.write(content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -117,7 +117,11 @@ class Cell:
         *thread* that spawned bubblewrap ends.
         Raises: SandboxError with what was printed when it does not come up.
         """
-        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            launch.close()  # The lock is among them.
+            raise SandboxError(f"the sandbox did not start: {error}") from error
         line.setblocking(False)
         # The kernel then attaches the sender's process id, as we see it, to every answer.
         line.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

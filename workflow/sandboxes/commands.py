@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
 from workflow.core.errors import SandboxError
@@ -17,6 +17,15 @@ TIMED_OUT = 124
 KILLED = 128 + 9
 TOO_BIG = 128 + 25
 """SIGXFSZ: a file grew beyond RLIMIT_FSIZE."""
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """While a command is made ready. Raises: SandboxError where the worker has no descriptors left, or no memory."""
+    try:
+        yield
+    except OSError as error:
+        raise SandboxError(f"the command cannot be started: {error.strerror}") from error
 
 
 class Pump:
@@ -108,9 +117,12 @@ class Foreground:
 
     async def run(self, spec: Spec, *, stdin: int, owner: int, timeout_s: float) -> ExecResult:
         started = monotonic()
-        pumps = self._pumps = [Pump(self._shower(name), owner=owner) for name in self._kept]
+        pumps = self._pumps
         try:
-            job = await self._cell.run(spec, stdin=stdin, stdout=pumps[0].write_fd, stderr=pumps[1].write_fd)
+            with starting():
+                for name in self._kept:
+                    pumps.append(Pump(self._shower(name), owner=owner))
+                job = await self._cell.run(spec, stdin=stdin, stdout=pumps[0].write_fd, stderr=pumps[1].write_fd)
             for pump in pumps:
                 pump.started()
             killed_by = await self._wait(job, timeout_s)
@@ -187,18 +199,16 @@ class Background:
     @classmethod
     async def start(cls, cell: Cell, spec: Spec, *, owner: int) -> "Background":
         printed = Rolling()
-        stdin, ours = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(ours, False)
-        pump = Pump(printed.add, owner=owner)
-        try:
+        with starting(), contextlib.ExitStack() as always, contextlib.ExitStack() as undo:
+            stdin, ours = os.pipe2(os.O_CLOEXEC)
+            always.callback(os.close, stdin)
+            undo.callback(os.close, ours)
+            os.set_blocking(ours, False)
+            pump = Pump(printed.add, owner=owner)
+            undo.callback(pump.close)
             job = await cell.run(spec, stdin=stdin, stdout=pump.write_fd, stderr=pump.write_fd)
             pump.started()
-        except BaseException:
-            os.close(ours)
-            pump.close()
-            raise
-        finally:
-            os.close(stdin)
+            undo.pop_all()
         return cls(cell, job, pump=pump, printed=printed, stdin=ours)
 
     @property

@@ -4,9 +4,10 @@ A scan is only needed when the whole file system has filled up by what the works
 that in microseconds. A folder whose path is too long to be opened counts as over any limit.
 """
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -46,7 +47,7 @@ def measure(roots: Sequence[int]) -> Amount:
             except OSError as error:
                 hidden = hidden or error.errno == errno.ENAMETOOLONG
                 continue
-            with os.scandir(fd) as entries:
+            with _closing(fd), os.scandir(fd) as entries:
                 for entry in entries:
                     try:
                         found = entry.stat(follow_symlinks=False)
@@ -60,8 +61,15 @@ def measure(roots: Sequence[int]) -> Amount:
                             continue
                         linked.add((found.st_dev, found.st_ino))
                     total += found.st_blocks * BLOCK
-            os.close(fd)
     return Amount(total, files, hidden)
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 class DiskMeter:

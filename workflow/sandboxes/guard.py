@@ -1,6 +1,8 @@
 """Limits that the kernel does not keep for us, kept by looking: disk always, memory and processes without cgroups."""
 
 import asyncio
+import logging
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,8 @@ from workflow.sandboxes.cell import Cell
 from workflow.sandboxes.disk import RESCAN_S, DiskMeter
 from workflow.sandboxes.held import shared_bytes
 from workflow.sandboxes.init import children
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.2
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -52,14 +56,25 @@ class Guard:
         shared = SharedMemory(cell.init_pid)
         while cell.is_alive:
             await asyncio.sleep(INTERVAL_S)
-            if self._disk.may_be_over() and await asyncio.to_thread(self._disk.is_over):
-                self._stop("disk")
-            elif cell.group is None:
-                private, processes = await asyncio.to_thread(usage, cell.init_pid)
-                if processes > self._settings.processes:
-                    self._stop("processes")
-                elif await asyncio.to_thread(shared.exceeds, self._settings.memory_bytes - private):
-                    self._stop("memory")
+            try:
+                reason = await self._passed(cell, shared)
+            except OSError as error:  # E.g. no descriptors left; there may be some again next time.
+                log.warning("the limits of a sandbox cannot be looked after: %s", error)
+                continue
+            if reason:
+                self._stop(reason)
+
+    async def _passed(self, cell: Cell, shared: "SharedMemory") -> str:
+        """The limit that is passed, or empty."""
+        if self._disk.may_be_over() and await asyncio.to_thread(self._disk.is_over):
+            return "disk"
+        if cell.group is None:
+            private, processes = await asyncio.to_thread(usage, cell.init_pid)
+            if processes > self._settings.processes:
+                return "processes"
+            if await asyncio.to_thread(shared.exceeds, self._settings.memory_bytes - private):
+                return "memory"
+        return ""
 
 
 class SharedMemory:
@@ -68,8 +83,8 @@ class SharedMemory:
     def __init__(self, init_pid: int) -> None:
         self._init_pid = init_pid
         self._known = 0
-        self._of_host = _shared_of_host()
-        self._looked_at = monotonic()
+        self._of_host = 0
+        self._looked_at = -math.inf
         self._look_s = 0.0
 
     def exceeds(self, room_bytes: int) -> bool:

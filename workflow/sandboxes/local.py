@@ -16,7 +16,7 @@ from typing import Self, cast
 from weakref import WeakValueDictionary
 
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxRefused, Unavailable
+from workflow.core.errors import ConfigError, DialtoneError, LimitExceeded, SandboxError, SandboxRefused, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Busy, Quota
 from workflow.sandboxes import tiers
@@ -237,7 +237,10 @@ class LocalProvider:
             return cell
 
         environment = tiers.environment(tier, place, settings)
-        sandbox = LocalSandbox(info, place, settings, environment=environment, admit=admit, enter=enter)
+        try:
+            sandbox = LocalSandbox(info, place, settings, environment=environment, admit=admit, enter=enter)
+        except OSError as error:
+            raise SandboxError(f"the thread's folders cannot be opened: {error}") from error
         return sandbox
 
     async def _make_room(self) -> None:

@@ -23,7 +23,7 @@ from workflow.sandboxes.base import (
     SandboxUsage,
 )
 from workflow.sandboxes.cell import Cell, Spec
-from workflow.sandboxes.commands import Background, Foreground
+from workflow.sandboxes.commands import Background, Foreground, starting
 from workflow.sandboxes.disk import Amount, DiskMeter, measure
 from workflow.sandboxes.guard import Guard, usage
 from workflow.sandboxes.held import deleted_files
@@ -78,8 +78,7 @@ class LocalSandbox:
         self._visitors = 0
         self._foreground: set[Foreground] = set()
         self._background: dict[int, Background] = {}
-        state_fds = [os.open(place.state / name, os.O_PATH | os.O_DIRECTORY) for name in ("home", "tmp")]
-        self._roots = (self._tree.root_fd, *state_fds)
+        self._roots = _roots(self._tree.root_fd, place)
         # A handle that nobody holds any more gives its descriptors back; nothing else of it needs an end.
         weakref.finalize(self, _close, self._roots)
         self._disk = DiskMeter(
@@ -101,7 +100,8 @@ class LocalSandbox:
         spec = await self._spec(command, cwd, env)
         cell = await self.cell()
         run = Foreground(cell, max_output=max_output, output_limit=self._settings.output_bytes, on_output=on_output)
-        source = _stdin(stdin)
+        with starting():
+            source = _stdin(stdin)
         self._foreground.add(run)
         self._guard.begin(cell)
         try:
@@ -216,16 +216,16 @@ class LocalSandbox:
 
     async def disk_bytes(self) -> int:
         """What workspace and home folder take."""
-        return (await asyncio.to_thread(measure, self._roots)).bytes
+        return (await self._measured(lambda: measure(self._roots))).bytes
 
     async def usage(self) -> SandboxUsage:
         disk_bytes = await self.disk_bytes()
         if self._cell is None or not self._cell.is_alive:
             return SandboxUsage(memory_bytes=0, disk_bytes=disk_bytes, processes=0)
-        group = self._cell.group
+        group, init_pid = self._cell.group, self._cell.init_pid
         if group is not None:
             return SandboxUsage(group.memory_bytes(), disk_bytes, group.processes())
-        memory_bytes, processes = await asyncio.to_thread(usage, self._cell.init_pid)
+        memory_bytes, processes = await self._measured(lambda: usage(init_pid))
         return SandboxUsage(memory_bytes, disk_bytes, processes)
 
     async def dispose(self) -> None:
@@ -326,12 +326,18 @@ class LocalSandbox:
 
     async def _is_full(self) -> bool:
         if self._disk.is_full or self._disk.may_be_over():
-            await asyncio.to_thread(self._disk.is_over)
+            await self._measured(self._disk.is_over)
         return self._disk.is_full
 
     async def _refuse_if_full(self) -> None:
         if await self._is_full():
             raise ToolError("the workspace is full: delete something first", kind="disk_full")
+
+    async def _measured(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:  # E.g. the worker has no descriptors left.
+            raise SandboxError(f"the sandbox cannot be measured: {error}") from error
 
     async def _in_history(self, work: Callable[[], T]) -> T:
         """As `_in_thread`, for snapshots, which lie on the worker's own disk. Raises: SandboxError when that fails."""
@@ -343,6 +349,18 @@ class LocalSandbox:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         self.used_at = monotonic()
         return await asyncio.to_thread(work)
+
+
+def _roots(workspace: int, place: Place) -> tuple[int, ...]:
+    """The folders that count against the disk limit, opened; the workspace is closed if the others cannot be."""
+    with contextlib.ExitStack() as undo:
+        roots = [workspace]
+        undo.callback(os.close, workspace)
+        for name in ("home", "tmp"):
+            roots.append(os.open(place.state / name, os.O_PATH | os.O_DIRECTORY))
+            undo.callback(os.close, roots[-1])
+        undo.pop_all()
+    return tuple(roots)
 
 
 def _turn_away(fds: tuple[int, ...]) -> None:
@@ -365,7 +383,7 @@ def _stdin(content: bytes) -> int:
     if not content:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(fd), "wb") as file:
+    with os.fdopen(fd, "wb", closefd=False) as file:
         file.write(content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

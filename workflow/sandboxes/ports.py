@@ -63,15 +63,17 @@ class Ports:
             self._servers.pop(port).close()
         if len(str(path).encode()) > MAX_PATH:
             raise SandboxError(f"the data folder's path is too long for sockets: {path}")
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(str(path))
-            path.chmod(0o600)
-            self._files[port] = path.stat()
-            self._servers[port] = await asyncio.start_unix_server(self._serve(port), sock=listener)
+            with contextlib.ExitStack() as undo:
+                path.unlink(missing_ok=True)
+                listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                undo.callback(listener.close)
+                listener.bind(str(path))
+                path.chmod(0o600)
+                self._files[port] = path.stat()
+                self._servers[port] = await asyncio.start_unix_server(self._serve(port), sock=listener)
+                undo.pop_all()
         except OSError as error:
-            listener.close()
             raise SandboxError(f"port {port} cannot be exposed: {error}") from error
         return path
 
