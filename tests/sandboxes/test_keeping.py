@@ -432,6 +432,32 @@ async def test_a_full_disk_or_a_killed_worker_leaves_nothing_of_a_snapshot_behin
     assert len(list(objects.iterdir())) == 3, "the file, a pack with the folder, the index"
 
 
+def test_without_root_closed_folders_within_closed_folders_are_restored(ordinary: Places) -> None:
+    workspace = ordinary.make(OLD).workspace
+    tree = Tree(workspace, owner=os.geteuid())
+    snapshots = Snapshots(workspace.parent / "state", tree, max_bytes=1_000_000)
+    for name in ("closed/below/deep", "link/below/deep"):
+        (workspace / name).mkdir(parents=True)
+    (workspace / "closed/below/deep").chmod(0o500)
+    for name in ("closed/below", "closed", "link"):
+        (workspace / name).chmod(0o000)
+    kept = snapshots.take("kept")
+    for name in ("closed", "closed/below", "closed/below/deep", "link", "link/below"):
+        (workspace / name).chmod(0o700)
+    (workspace / "closed/below/deep").chmod(0o750)
+    (workspace / "closed/below/deep/new").write_text("new")
+    (workspace / "closed").chmod(0o000)
+    (workspace / "link/below/deep").rmdir()
+    (workspace / "link/below").rmdir()
+    (workspace / "link").rmdir()
+    (workspace / "link").symlink_to("/etc")
+    changed = snapshots.take("changed")
+    for wanted in (kept, changed, kept):
+        snapshots.restore(wanted.id)
+        assert snapshots.take("again").root == wanted.root
+    os.close(tree.root_fd)
+
+
 def test_without_root_what_its_owner_closed_to_himself_is_remembered_and_restored(ordinary: Places) -> None:
     workspace = ordinary.make(OLD).workspace
     tree = Tree(workspace, owner=os.geteuid())

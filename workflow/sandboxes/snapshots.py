@@ -195,16 +195,15 @@ class Snapshots:
 
     def _become(self, old: str, new: str, source: Objects) -> list[Change]:
         changes = sorted(self._differences(old, new, new_objects=source), key=lambda change: change.path)
-        closed = self._open_up(changes)
+        modes = self._open_up(changes)
         try:
             self._apply(changes, source)
-        finally:
-            for path, mode in closed.items():
-                with contextlib.suppress(ToolError):  # It is no more.
-                    self._tree.set_mode(path, mode)
-        for change in reversed(changes):
-            if change.new is not None and change.new.kind == "dir":  # Last: it may be closed to writing.
-                self._tree.set_mode(change.path, change.new.mode)
+            modes |= {change.path: change.new.mode for change in changes if change.new and change.new.kind == "dir"}
+        finally:  # Only now, the deepest first: a folder may be closed to us by its mode.
+            for path in sorted(modes, key=lambda path: "" if path == "." else path, reverse=True):
+                there = self._tree.stat(path)
+                if there is not None and there.kind == "dir":
+                    self._tree.set_mode(path, modes[path])
         return changes
 
     def _apply(self, changes: Sequence[Change], source: Objects) -> None:
@@ -227,24 +226,25 @@ class Snapshots:
                 self._tree.make_dir(change.path)
 
     def _open_up(self, changes: Sequence[Change]) -> dict[str, int]:
-        """Opens the folders that their owner closed to himself and that hold what changes; their modes, deepest first.
+        """Opens the folders that their owner closed to himself and that hold what changes; the modes that they had.
 
         Only root needs no such thing.
         """
-        found: dict[str, int] = {}
-        known = set()
+        closed: dict[str, int] = {}
+        is_folder: dict[str, bool] = {}
         for change in changes:
             parts = change.path.split("/")
             for count in range(len(parts)):
                 folder = "/".join(parts[:count]) or "."
-                if folder in known:
-                    continue
-                known.add(folder)
-                stat = self._tree.stat(folder)
-                if stat is not None and stat.kind == "dir" and stat.mode & 0o700 != 0o700:
-                    found = {folder: stat.mode, **found}
-                    self._tree.set_mode(folder, stat.mode | 0o700)
-        return found
+                if folder not in is_folder:
+                    there = self._tree.stat(folder)
+                    is_folder[folder] = there is not None and there.kind == "dir"
+                    if there is not None and is_folder[folder] and there.mode & 0o700 != 0o700:
+                        closed[folder] = there.mode
+                        self._tree.set_mode(folder, there.mode | 0o700)
+                if not is_folder[folder]:  # What is below is still to come, or lies behind a link.
+                    break
+        return closed
 
     def _differences(self, old: str, new: str, *, new_objects: Objects | None = None) -> Iterator[Change]:
         source = new_objects or self._objects
