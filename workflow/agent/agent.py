@@ -179,11 +179,12 @@ class Agent:
         return entries[begin + 1 :]
 
     async def _act(self, pending: list[ToolCall]) -> None:
-        changing = self.calls.may_change_files(pending)
+        calls = self.calls.parsed(pending)
+        changing = self.calls.may_change_files(calls)
         if changing and not self._saves:
             # What an earlier attempt did may be unsaved: then this is the state after its last turn.
             await self._save("turn" if self._resumed else "start")
-        questions = await self.calls.act(pending, turn=self.progress.turn)
+        questions = await self.calls.act(calls, turn=self.progress.turn)
         if changing:
             self._saving = asyncio.create_task(self._save("turn"))
         if questions:
@@ -264,14 +265,16 @@ class Agent:
     async def _ask(self) -> None:
         """One model call: its message, its cost and its intents are committed together."""
         await self._recall()
-        if compaction.is_due(self._messages(), self.model, self.settings.agent):
+        messages = self._messages()
+        if compaction.is_due(messages, self.model, self.settings.agent):
             await self._compact()
+            messages = self._messages()
         turn = self.progress.turn + 1
         try:
-            completion, item = await self._speak(turn)
+            completion, item = await self._speak(turn, messages)
         except ContextOverflow:
             await self._compact()
-            completion, item = await self._speak(turn)
+            completion, item = await self._speak(turn, self._messages())
         calls = self._unique(completion.tool_calls, turn)
         parsed = self.registry.parse_all(calls, finish_reason=completion.finish_reason)
         either = [(call, p) if isinstance(p, Exception) else p for call, p in zip(calls, parsed, strict=True)]
@@ -297,9 +300,9 @@ class Agent:
         await self._saved()
         await self.commit(message, self.account.event(completion.usage, turn, self._model(turn)), *intents)
 
-    async def _speak(self, turn: int) -> tuple[Completion, ItemId]:
+    async def _speak(self, turn: int, messages: tuple[ChatMessage, ...]) -> tuple[Completion, ItemId]:
         speech = Speech(self.journal, turn)
-        completion = await self.account.ask(self._model(turn), self._request(turn), show=speech.show)
+        completion = await self.account.ask(self._model(turn), self._request(turn, messages), show=speech.show)
         return completion, speech.item
 
     def _model(self, turn: int) -> ResolvedModel:
@@ -309,12 +312,12 @@ class Agent:
         turn = self.progress.turn
         await self.commit(Notice(thread_id=self.thread_id, run_id=self.run_id, turn=turn, code=code, text=text))
 
-    def _request(self, turn: int) -> ModelRequest:
+    def _request(self, turn: int, messages: tuple[ChatMessage, ...]) -> ModelRequest:
         model = self._model(turn)
         settings = model.settings
         return ModelRequest(
             model=model.model,
-            messages=self._messages(),
+            messages=messages,
             tools=self.registry.specs(),
             allow_calls=not self.budget.last_call(self.progress),
             max_output_tokens=settings.max_output_tokens,

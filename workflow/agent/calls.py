@@ -37,6 +37,8 @@ MAX_SHOWN = 500_000
 """Code points of one call's output that are shown live."""
 
 Commit = Callable[..., Awaitable[None]]
+Understood = ParsedCall | tuple[ToolCall, ToolError]
+"""A call ready to run, or one that never will be, with the reason."""
 
 
 class FileLocks:
@@ -101,7 +103,7 @@ class Calls:
         )
         self.pictures = Pictures(sandbox)
 
-    def intents(self, calls: list[ParsedCall | tuple[ToolCall, ToolError]], *, turn: int) -> list[EventBase]:
+    def intents(self, calls: list[Understood], *, turn: int) -> list[EventBase]:
         """What is committed together with the model's message: an intent, or the refusal, of each call."""
         events: list[EventBase] = []
         for call in calls:
@@ -114,34 +116,35 @@ class Calls:
                 events.append(self._intent(call, turn=turn))
         return events
 
-    async def act(self, calls: list[ToolCall], *, turn: int) -> list[ApprovalRequested]:
+    def parsed(self, calls: list[ToolCall]) -> list[Understood]:
+        """The calls of a committed message, read again."""
+        either = ((call, self._registry.parse(call)) for call in calls)
+        return [(call, found) if isinstance(found, ToolError) else found for call, found in either]
+
+    async def act(self, calls: list[Understood], *, turn: int) -> list[ApprovalRequested]:
         """Runs what may run and commits each result; the open questions of the others, empty when all are done."""
         ready: list[ParsedCall] = []
         questions: list[ApprovalRequested] = []
         for call in calls:
-            parsed = self._registry.parse(call)
-            if isinstance(parsed, ToolError):
-                await self._commit(self._refused(call, parsed, turn=turn))
-            elif question := self._questions.unanswered(parsed, turn=turn):
+            if isinstance(call, tuple):
+                await self._commit(self._refused(*call, turn=turn))
+            elif question := self._questions.unanswered(call, turn=turn):
                 questions.append(question)
-            elif said := self._questions.answered(parsed, turn=turn):
-                await self._commit(self._result(parsed, turn, ok=said.ok, output=said.text, error=said.error))
+            elif said := self._questions.answered(call, turn=turn):
+                await self._commit(self._result(call, turn, ok=said.ok, output=said.text, error=said.error))
             else:
-                ready.append(parsed)
+                ready.append(call)
         await self._run_all(ready, turn=turn)
         for question in questions:
             if question.question_id not in self._state.questions:
                 await self._commit(question)
         return questions
 
-    def may_change_files(self, calls: list[ToolCall]) -> bool:
+    @staticmethod
+    def may_change_files(calls: list[Understood]) -> bool:
         """Whether any of these calls could leave the workspace different."""
-        parsed = [self._registry.parse(call) for call in calls]
-        return any(
-            call.tool.changes_files and call.effect is not Effect.PURE
-            for call in parsed
-            if not isinstance(call, ToolError)
-        )
+        parsed = (call for call in calls if not isinstance(call, tuple))
+        return any(call.tool.changes_files and call.effect is not Effect.PURE for call in parsed)
 
     async def _run_all(self, calls: list[ParsedCall], *, turn: int) -> None:
         """All at once where they may, one after the other where they share a resource; one failing stops no other."""
