@@ -5,7 +5,7 @@ repeat safely (the fenced scripts) does so itself. Source: measured, docs/decisi
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ class Connections:
             health_check_interval=0,
             driver_info=self._driver,
         )
-        mixins = (_Guarded, _HeedsCancel) if is_guarded else (_HeedsCancel,)
+        mixins = (_Guarded, _Sends) if is_guarded else (_Sends,)
         pool.connection_class = type("Connection", (*mixins, pool.connection_class), {"pulse": self.pulse})
         return aioredis.Redis(connection_pool=pool)
 
@@ -108,18 +108,28 @@ def to_ms(time: tuple[int, int]) -> int:
     return seconds * 1000 + micros // 1000
 
 
-class _HeedsCancel:
-    """Mixed into redis-py's connections, which swallow a cancel: they send inside `asyncio.wait_for`, and up to
-    Python 3.11 that returns as if nothing were when the send has just ended. A task then goes on for ever.
+class _Sends:
+    """Mixed into redis-py's connections, which send inside `asyncio.wait_for`. Up to Python 3.11 that swallows a cancel
+    when the send has just ended, so that a task goes on for ever; and it takes a task and two rounds of the loop.
     """
 
-    async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        task = asyncio.current_task()
-        before = task.cancelling() if task is not None else 0
-        await super().send_packed_command(*args, **options)  # type: ignore[misc]  # of the class it is mixed into
-        if task is not None and task.cancelling() > before:
-            await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # its answer is read by nobody
-            raise asyncio.CancelledError
+    async def send_packed_command(self: Any, command: str | bytes | Iterable[bytes], check_health: bool = True) -> None:
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        packed = (
+            [command.encode() if isinstance(command, str) else command] if isinstance(command, str | bytes) else command
+        )
+        try:
+            self._writer.writelines(packed)
+            async with asyncio.timeout(self.socket_timeout):
+                await self._writer.drain()
+        except BaseException as error:
+            await self.disconnect(nowait=True)  # half of a command may be on its way
+            if isinstance(error, TimeoutError):
+                raise redis.TimeoutError("timeout writing to socket") from None
+            if isinstance(error, OSError):
+                raise redis.ConnectionError(f"cannot write to socket: {error}") from error
+            raise
 
 
 class _Guarded:

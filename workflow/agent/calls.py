@@ -150,6 +150,9 @@ class Calls:
         """All at once where they may, one after the other where they share a resource; one failing stops no other."""
         slots = asyncio.Semaphore(self._agent.max_parallel_calls)
         locks: dict[str, asyncio.Lock] = {}
+        if len(calls) == 1:  # by far the most: a group would take three rounds of the loop more
+            await self._run_one(calls[0], turn, slots, locks)
+            return
         async with asyncio.TaskGroup() as group:
             for call in calls:
                 group.create_task(self._run_one(call, turn, slots, locks))

@@ -16,6 +16,8 @@ from workflow.sandboxes.beneath import open_beneath
 RESCAN_S, RESCAN_SHARE = 30.0, 100
 """Other programs free space meanwhile, which hides growth from statvfs: so a scan is repeated after this time, or
 after that many times its own duration, when that is less: then it costs a hundredth of a core."""
+QUICK_S = 0.0005
+"""A scan that takes less needs no thread."""
 BLOCK = 512
 SLACK_BYTES = 1_000_000
 SLACK_FILES = 100
@@ -109,6 +111,12 @@ class DiskMeter:
             return True
         too_much = self._known.bytes + grown.bytes > self._ceiling.bytes
         return too_much or self._known.files + grown.files > self._ceiling.files
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the next scan is short, as far as the last one and the files made on the disk since then tell."""
+        made = self._free_files - self._free()[1]
+        return 0 < self._scan_s < QUICK_S and self._free_files > 0 and made < SLACK_FILES
 
     def is_over(self) -> bool:
         """Scans, and tells whether the limit is passed. Blocking."""

@@ -326,16 +326,17 @@ class LocalSandbox:
 
     async def _is_full(self) -> bool:
         if self._disk.is_full or self._disk.may_be_over():
-            await self._measured(self._disk.is_over)
+            await self._measured(self._disk.is_over, is_quick=self._disk.is_quick)
         return self._disk.is_full
 
     async def _refuse_if_full(self) -> None:
         if await self._is_full():
             raise ToolError("the workspace is full: delete something first", kind="disk_full")
 
-    async def _measured(self, work: Callable[[], T]) -> T:
+    async def _measured(self, work: Callable[[], T], *, is_quick: bool = False) -> T:
+        """is_quick: so much so that a thread would cost more."""
         try:
-            return await asyncio.to_thread(work)
+            return work() if is_quick else await asyncio.to_thread(work)
         except OSError as error:  # E.g. the worker has no descriptors left.
             raise SandboxError(f"the sandbox cannot be measured: {error}") from error
 
