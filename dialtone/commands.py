@@ -28,6 +28,8 @@ from workflow.core.events import EventBase
 from workflow.core.ids import RUN_ID
 
 TITLE_WIDTH = 80
+MOST_LISTED = 10_000
+"""So many files come in one answer (docs/api.md)."""
 
 
 def execute(arguments: Namespace) -> int:
@@ -151,10 +153,13 @@ async def _files(client: AsyncClient, arguments: Namespace, screen: Screen) -> i
     thread_id = arguments.thread
     match arguments.action:
         case "ls":
-            for entry in await client.files(thread_id, arguments.path, depth=arguments.depth):
+            entries = await client.files(thread_id, arguments.path, depth=arguments.depth)
+            for entry in entries:
                 # Whole on any screen: half a path names nothing.
                 name = neutral(entry.path).replace("\n", "\u240a") + ("/" if entry.kind == "dir" else "")
                 screen.record(entry, f"{entry.size:>12,}  {name}")
+            if len(entries) >= MOST_LISTED:
+                complain(f"only the first {MOST_LISTED:,} are listed; there may be more: list single folders")
         case "get":
             content = await client.get_file(thread_id, arguments.path)
             await asyncio.to_thread(_save, arguments.local or Path(arguments.path).name, content)

@@ -69,12 +69,11 @@ class Files:
 
     async def list(
         self, caller: Caller, thread_id: ThreadId, path: str, *, depth: int = 1, snapshot: str = ""
-    ) -> list[dict[str, Any]]:
-        """What is below `path`, now or in a snapshot, as FileStat fields."""
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """What is below `path`, now or in a snapshot, as FileStat fields; and whether there is more than that."""
         request = {"op": "list", "path": path, "depth": depth, "snapshot": snapshot}
         header, _ = await self.ask(caller, thread_id, request)
-        items: list[dict[str, Any]] = header["items"]
-        return items
+        return header["items"], bool(header.get("truncated"))
 
     async def stat(self, caller: Caller, thread_id: ThreadId, path: str) -> dict[str, Any]:
         """One file or folder."""

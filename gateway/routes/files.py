@@ -49,6 +49,7 @@ class FileStat(BaseModel):
 
 class FileList(BaseModel):
     items: list[FileStat]
+    truncated: bool = Field(False, description="there are more than these 10,000: ask for single folders")
     saved: str = Field("", description="with `at`: the `workspace.saved` event that the answer is taken from")
 
 
@@ -66,8 +67,8 @@ async def list_files(
 ) -> FileList:
     """What the workspace holds, or held at an event (then without times)."""
     moment = await held.versions.at(caller, thread_id, at) if at else NOW
-    items = await held.files.list(caller, thread_id, _checked(path), depth=depth, snapshot=moment.snapshot)
-    return FileList(items=[FileStat.model_validate(item) for item in items], saved=moment.saved_id)
+    items, is_cut = await held.files.list(caller, thread_id, _checked(path), depth=depth, snapshot=moment.snapshot)
+    return FileList(items=[FileStat.model_validate(item) for item in items], truncated=is_cut, saved=moment.saved_id)
 
 
 @router.get(

@@ -12,6 +12,7 @@ from workflow.sandboxes.archive import zipped
 from workflow.sandboxes.base import FileStat, Sandbox, SandboxProvider
 
 MAX_DEPTH = 20
+MOST_LISTED = 10_000
 
 IsWanted = Callable[[ThreadId], Awaitable[bool]]
 Reply = tuple[dict[str, Any], AsyncIterator[bytes]]
@@ -50,9 +51,10 @@ async def _answer(sandboxes: SandboxProvider, thread_id: ThreadId, request: dict
     match request["op"]:
         case "list":
             depth = min(int(request["depth"]), MAX_DEPTH)
-            listed = sandbox.list_at(snapshot, path, depth=depth) if snapshot else sandbox.list(path, depth=depth)
-            stats = await listed
-            return {"items": [told(stat) for stat in stats]}, _chunks(b"")
+            reach = {"depth": depth, "limit": MOST_LISTED + 1}
+            stats = await (sandbox.list_at(snapshot, path, **reach) if snapshot else sandbox.list(path, **reach))
+            items = [told(stat) for stat in stats[:MOST_LISTED]]
+            return {"items": items, "truncated": len(stats) > MOST_LISTED}, _chunks(b"")
         case "stat":
             return {"item": told(await _stat(sandbox, path))}, _chunks(b"")
         case "read":

@@ -394,6 +394,20 @@ async def test_a_fork_of_a_trimmed_thread_knows_what_was_trimmed(
     assert (await worker.threads.get(LOCAL, thread)).thread_id == thread
 
 
+async def test_a_list_that_does_not_hold_all_says_so(http: httpx.AsyncClient, worker: Worker, files: Files) -> None:
+    thread = await worker.thread()
+    sandbox = await files.sandboxes.open(thread)
+    for number in range(10_000):
+        await sandbox.write(f"f{number}", b"")
+    turn = await worker.running(thread)
+    event = await files.save(turn, "start", 1)
+    await sandbox.write("one more", b"")
+    last = await files.save(turn, "turn", 1)
+    for at, is_cut in (("", True), (event, False), (last, True)):
+        listed = (await http.get(f"/api/agent/{thread}/files", params={"at": at})).json()
+        assert (len(listed["items"]), listed["truncated"]) == (10_000, is_cut)
+
+
 @pytest.fixture
 def tight(settings: Settings) -> Settings:
     return settings.model_copy(update={"sandbox": settings.sandbox.model_copy(update={"tenant_disk_bytes": 1_000_000})})
