@@ -259,6 +259,18 @@ async def test_nothing_is_put_away_while_it_cannot_be_known_who_has_runs(make: M
         assert await provider.tidy() == Tidied()
 
 
+async def test_a_question_about_runs_that_is_never_answered_holds_nobody_up(make: MakeProvider, folder: Path) -> None:
+    async def busy(thread_ids: Collection[ThreadId]) -> Collection[ThreadId]:
+        await asyncio.Event().wait()
+        return ()
+
+    async with make() as provider:
+        await provider.open(OLD)
+    last_used(folder, OLD, days=100)
+    async with make(busy=busy) as provider:
+        assert await asyncio.wait_for(provider.tidy(), 30) == Tidied()
+
+
 async def test_over_the_budget_the_least_recently_used_goes_first(make: MakeProvider, folder: Path) -> None:
     async with make() as provider:
         for thread_id in (OLD, NEW):

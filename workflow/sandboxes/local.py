@@ -39,6 +39,7 @@ BUSY_FACTOR = 12
 
 
 TIDY_S = 1800.0
+ANSWER_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,11 @@ class LocalProvider:
         loop = asyncio.get_running_loop()
 
         def is_busy(thread_id: ThreadId) -> bool:
-            return bool(asyncio.run_coroutine_threadsafe(self._busy_ones(thread_id), loop).result())
+            try:
+                # The loop may be over before it answers: a thread that waited on would keep the process from its end.
+                return bool(asyncio.run_coroutine_threadsafe(self._busy_ones(thread_id), loop).result(ANSWER_S))
+            except TimeoutError as error:
+                raise Unavailable("nobody said whether the thread has a run") from error
 
         tidied = await asyncio.to_thread(lambda: self._keeper.tidy(is_busy=is_busy))
         for thread_id in (*tidied.archived, *tidied.deleted):
