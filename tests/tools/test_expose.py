@@ -9,7 +9,7 @@ from workflow.core.records import PreviewLink
 from workflow.tools.expose import UrlExpose
 from workflow.tools.registry import Registry
 
-SERVER = "python3 -m http.server 8123 --bind 127.0.0.1"
+SERVER = "python3 -m http.server 8123 --bind"
 
 
 class Previews:
@@ -39,10 +39,11 @@ def networked(shell: Bench) -> Bench:
     return shell
 
 
-async def test_a_server_that_listens_gets_a_link(networked: Bench) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])  # `localhost` is either, as a program likes
+async def test_a_server_that_listens_gets_a_link(networked: Bench, address: str) -> None:
     previews = Previews()
     networked.services["previews"] = previews
-    await networked("bash", command=SERVER, background=True)
+    await networked("bash", command=f"{SERVER} {address}", background=True)
 
     result = await networked("url_expose", port=8123, path="/docs", ttl_s=600)
 

@@ -15,7 +15,9 @@ _PAUSE_S = 0.2
 # Waits until something accepts connections; `bash` opens /dev/tcp by itself, so no program is needed.
 _LISTENS = """
 for ((i = 0; i < $2; i++)); do
-  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && exit 0
+  for host in 127.0.0.1 ::1; do
+    (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null && exit 0
+  done
   sleep "$3"
 done
 exit 1
