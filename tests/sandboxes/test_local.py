@@ -121,6 +121,21 @@ async def test_over_the_limit_the_one_unused_longest_makes_room(make: MakeProvid
     assert [sandbox.is_live for sandbox in sandboxes] == [False, True, True]
 
 
+async def test_threads_that_start_at_once_do_not_pass_the_limit_together(make: MakeProvider) -> None:
+    provider = make(max_live=2)
+    sandboxes = [await provider.open(ThreadId(f"burst{number}")) for number in range(6)]
+    commands = [asyncio.create_task(each.exec("until [ -e go ]; do sleep 0.02; done")) for each in sandboxes]
+
+    async def two_are_left_and_live() -> bool:
+        return provider.live == sum(not command.done() for command in commands) == 2
+
+    await until(two_are_left_and_live)
+    for sandbox in sandboxes:
+        await sandbox.write("go", b"")
+    results = await asyncio.gather(*commands, return_exceptions=True)
+    assert sum(isinstance(result, LimitExceeded) for result in results) == 4
+
+
 async def test_where_all_work_the_limit_is_a_refusal_that_can_be_retried(make: MakeProvider) -> None:
     provider = make(max_live=1)
     busy, waiting = await provider.open(ONE), await provider.open(TWO)

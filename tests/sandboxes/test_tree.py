@@ -16,6 +16,7 @@ from workflow.core.errors import ToolError
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import beneath
 from workflow.sandboxes.archive import members
+from workflow.sandboxes.base import FileStat
 from workflow.sandboxes.disk import DiskMeter, measure
 from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
@@ -152,6 +153,31 @@ async def test_a_file_may_be_written_as_deep_as_paths_reach(sandbox: LocalSandbo
     await sandbox.write(deep, b"deep")
     assert (await sandbox.exec(f"cat {deep}")).stdout == b"deep"
     await sandbox.remove("d")  # pytest could not
+
+
+async def test_a_watcher_goes_on_when_its_folder_becomes_a_file_and_a_folder_again(sandbox: LocalSandbox) -> None:
+    await sandbox.write("watched/first", b"")
+    seen: asyncio.Queue[FileStat] = asyncio.Queue()
+
+    async def watch() -> None:
+        async for stat in sandbox.watch("watched"):
+            await seen.put(stat)
+
+    watching = asyncio.create_task(watch())
+    try:
+        async with asyncio.timeout(10):
+            while seen.empty():  # Until it has begun.
+                await sandbox.write("watched/first", b"again")
+                await asyncio.sleep(0.1)
+            await sandbox.exec("rm -r watched; touch watched")
+            while (await seen.get()).size != -1:
+                pass
+            await sandbox.exec("rm watched; mkdir watched; touch watched/second")
+            while (await seen.get()).path != "watched/second":
+                pass
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_files_that_vanish_while_a_tree_is_downloaded_are_left_out(sandbox: LocalSandbox) -> None:

@@ -84,6 +84,8 @@ class LocalProvider:
         if proxy is None and settings.network != "off":
             proxy = Proxy(Policy.of(settings), credentials=_credentials(settings, environ or os.environ))
         self._entrance = Entrance(means, hidden=(self._data_dir, Path.cwd()), proxy=proxy)
+        self._entering = 0
+        """How many sandboxes are about to be live."""
         self._sandboxes: dict[ThreadId, LocalSandbox] = {}
         """Live, or asked for lately."""
         self._resting: WeakValueDictionary[ThreadId, LocalSandbox] = WeakValueDictionary()
@@ -234,7 +236,11 @@ class LocalProvider:
                 await self._make_room()
                 if thread_id in self._resting:  # Whoever held it uses it again.
                     self._sandboxes[thread_id] = self._resting.pop(thread_id)
-                cell = await self._entrance.enter(tier, place, settings)
+                self._entering += 1
+                try:
+                    cell = await self._entrance.enter(tier, place, settings)
+                finally:
+                    self._entering -= 1
             except BaseException:
                 self._admission.leave(thread_id)
                 raise
@@ -250,9 +256,12 @@ class LocalProvider:
 
     async def _make_room(self) -> None:
         """Closes the sandbox that was unused longest when there are too many. Raises: LimitExceeded if all work."""
-        live = [thread_id for thread_id, sandbox in self._all() if sandbox.is_live]
-        if len(live) >= self._settings.max_live and not await self._free(live):
-            raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
+        while True:
+            live = [thread_id for thread_id, sandbox in self._all() if sandbox.is_live]
+            if len(live) + self._entering < self._settings.max_live:
+                return
+            if not await self._free(live):
+                raise LimitExceeded("too many live sandboxes", limit=self._settings.max_live, retry_after_s=5)
 
     async def _free(self, threads: Collection[ThreadId]) -> bool:
         """Closes the live sandbox of these threads that was unused longest and runs nothing; False if there is none."""

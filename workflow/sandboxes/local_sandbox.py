@@ -152,9 +152,12 @@ class LocalSandbox:
 
     def watch(self, path: str = ".") -> AsyncIterator[FileStat]:
         async def scan() -> list[FileStat]:
-            if await self.stat(path) is None:
-                return []
-            return await self.list(path, depth=100, limit=self._settings.files)
+            try:
+                return await self.list(path, depth=100, limit=self._settings.files)
+            except ToolError as error:
+                if error.kind in ("file_missing", "not_a_directory"):
+                    return []
+                raise
 
         return changes(scan)
 
