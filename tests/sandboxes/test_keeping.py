@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import resource
+import tracemalloc
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import time
@@ -494,6 +495,34 @@ def test_without_root_what_its_owner_closed_to_himself_is_remembered_and_restore
     (workspace / "closed").chmod(0o700)
     for name in ("closed", "readonly"):
         assert os.listdir(workspace / name) == ["file"]  # noqa: PTH208  (a Path would say the same)
+
+
+def test_a_large_file_is_restored_in_pieces_and_a_damaged_one_not_at_all(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    tree = Tree(workspace, owner=os.geteuid())
+    snapshots = Snapshots(tmp_path / "state", tree, max_bytes=1_000_000_000)
+    content = os.urandom(50_000_000)
+    tree.write("large", content)
+    kept = snapshots.take("turn")
+    tree.write("large", b"small")
+    snapshots.take("turn")
+    tracemalloc.start()
+    try:
+        snapshots.restore(kept.id)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert tree.read("large") == content
+
+    tree.write("large", b"small")
+    (stored,) = [path for path in (tmp_path / "state" / "objects").iterdir() if path.stat().st_size == len(content)]
+    with stored.open("r+b") as file:
+        file.write(b"damage")
+    with pytest.raises(SandboxError, match="damaged"):
+        snapshots.restore(kept.id)
+    assert tree.read("large") == b"small" and os.listdir(workspace) == ["large"]  # noqa: PTH208  (hidden ones, too)
+    os.close(tree.root_fd)
 
 
 def test_a_change_within_one_tick_of_the_clock_is_remembered(tmp_path: Path) -> None:

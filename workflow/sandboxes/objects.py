@@ -10,6 +10,7 @@ import json
 import marshal
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -118,17 +119,25 @@ class Objects:
 
     def get(self, name: str) -> bytes:
         """A stored content, checked. Raises: SandboxError if it is missing or damaged."""
+        return b"".join(self.pieces(name))
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The same, a piece at a time; that it is damaged is known after the last one."""
         if name in self._pending:
-            return self._pending[name]
+            yield self._pending[name]
+            return
+        digest = hashlib.sha256()
         try:
             file, offset, size = self._index[name]
             with (self._folder / file).open("rb") as pack:
-                content = os.pread(pack.fileno(), size, offset)
+                while size > 0 and (chunk := os.pread(pack.fileno(), min(size, CHUNK), offset)):
+                    digest.update(chunk)
+                    yield chunk
+                    offset, size = offset + len(chunk), size - len(chunk)
         except (OSError, KeyError) as error:
             raise SandboxError(f"the snapshot lacks {name}") from error
-        if hashlib.sha256(content).hexdigest() != name:
+        if digest.hexdigest() != name:
             raise SandboxError(f"the snapshot's {name} is damaged")
-        return content
 
     def folder(self, name: str) -> dict[str, Entry]:
         """A stored folder by name; the empty name is the empty folder."""

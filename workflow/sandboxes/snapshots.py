@@ -216,7 +216,7 @@ class Snapshots:
             if entry is None:
                 continue
             if entry.kind == "file":
-                self._tree.write(change.path, source.get(entry.content), mode=entry.mode, sync=False)
+                self._tree.write(change.path, source.pieces(entry.content), mode=entry.mode, sync=False)
             elif entry.kind == "symlink":
                 self._tree.link(change.path, entry.content)
             else:

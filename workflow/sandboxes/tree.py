@@ -85,10 +85,12 @@ class Tree:
             finally:
                 os.close(fd)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError as error:
+        except BaseException as error:  # also of whoever makes the pieces
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=parent)
-            raise refusal(error, path) from error
+            if isinstance(error, OSError):
+                raise refusal(error, path) from error
+            raise
         finally:
             os.close(parent)
 
