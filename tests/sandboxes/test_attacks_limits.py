@@ -1,6 +1,7 @@
 """Attacks on what a sandbox may use: memory, processors, descriptors, output. Limits are those of conftest.py."""
 
 import asyncio
+from time import monotonic
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from tests.sandboxes.inside import left, python
 from tests.until import until
 from workflow.core.ids import ThreadId
 from workflow.sandboxes.base import BackgroundProcess
+from workflow.sandboxes.commands import BURST_BYTES, BURST_S
 from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.probes import interpreter
@@ -164,6 +166,16 @@ async def test_a_flood_of_output_is_stopped(sandbox: LocalSandbox) -> None:
     result = await sandbox.exec("yes", timeout_s=20, max_output=1000)
     assert result.killed_by == "output" and len(result.stdout) == 1000
     assert result.dropped_bytes < 6 * MEGABYTE
+
+
+async def test_a_flood_of_a_background_command_is_slowed(sandbox: LocalSandbox) -> None:
+    """Nothing ends it, and reading it as fast as it comes would take the worker's time from all other threads."""
+    started = monotonic()
+    process = await sandbox.start("yes")
+    await asyncio.sleep(1)
+    _, printed = await process.output()
+    assert 0 < printed <= 2 * BURST_BYTES * (1 + (monotonic() - started) / BURST_S)
+    await process.kill()
 
 
 async def test_a_watcher_that_is_slow_slows_the_command_not_the_worker(sandbox: LocalSandbox) -> None:

@@ -13,6 +13,8 @@ from workflow.sandboxes.cell import Cell, Job, Spec
 from workflow.sandboxes.output import Kept, Rolling
 
 CHUNK = 65_536
+BURST_BYTES, BURST_S = 1_000_000, 0.1
+"""So much of a background command is read, then nothing for this long: it waits meanwhile."""
 TIMED_OUT = 124
 KILLED = 128 + 9
 TOO_BIG = 128 + 25
@@ -204,7 +206,7 @@ class Background:
             always.callback(os.close, stdin)
             undo.callback(os.close, ours)
             os.set_blocking(ours, False)
-            pump = Pump(printed.add, owner=owner)
+            pump = Pump(_paced(printed), owner=owner)
             undo.callback(pump.close)
             job = await cell.run(spec, stdin=stdin, stdout=pump.write_fd, stderr=pump.write_fd)
             pump.started()
@@ -256,6 +258,22 @@ class Background:
         self._pump.close()
         os.close(self._stdin)
         self._stdin = -1
+
+
+def _paced(printed: Rolling) -> Callable[[bytes], Awaitable[None] | None]:
+    """Takes what a background command prints, which no limit ends: a flood would cost the worker a whole core."""
+    left = BURST_BYTES
+
+    def take(chunk: bytes) -> Awaitable[None] | None:
+        nonlocal left
+        printed.add(chunk)
+        left -= len(chunk)
+        if left > 0:
+            return None
+        left = BURST_BYTES
+        return asyncio.sleep(BURST_S)
+
+    return take
 
 
 async def _writable(fd: int) -> None:
