@@ -6,8 +6,17 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from aiohttp import BaseConnector, ClientRequest, ClientSession, ClientTimeout, DummyCookieJar
+from aiohttp import (
+    BaseConnector,
+    ClientRequest,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    StreamReader,
+)
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_parser import RawResponseMessage
 from starlette.types import Scope
 from yarl import URL
 
@@ -18,6 +27,23 @@ MAX_LINE = 65_536
 HEADERS_S = 300.0
 """How long a server may think before its answer begins."""
 CONNECT_S = 5.0
+MAX_INTERIM = 100
+"""Answers below 200 before the one that counts."""
+
+
+class _Answers(ResponseHandler):
+    """What comes back over the connection: aiohttp takes interim answers without end, and nothing else meanwhile."""
+
+    _interim = 0
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        self._interim += 100 <= data[0].code <= 199
+        if self._interim <= MAX_INTERIM:
+            super().feed_data(data, size)
+            return
+        self.set_exception(ServerDisconnectedError("interim answers without end"))
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class _One(BaseConnector):
@@ -32,7 +58,7 @@ class _One(BaseConnector):
         """aiohttp's own connectors are made by overriding this, e.g. its UnixConnector."""
         self.is_used = True
         async with asyncio.timeout(CONNECT_S):
-            _, protocol = await self._loop.create_connection(self._factory, sock=self._socket)
+            _, protocol = await self._loop.create_connection(lambda: _Answers(self._loop), sock=self._socket)
         return protocol
 
 

@@ -266,6 +266,7 @@ ODD_ANSWERS = {
     "half a line end": b"HTTP/1.1 200 OK\r\nX-A: a\rX-B: b\r\nContent-Length: 0\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
     "no HTTP": b"hello\r\n\r\n",
+    "interim answers": b"HTTP/1.1 103 \r\n\r\n" * 200 + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
 }
 
 
