@@ -88,7 +88,8 @@ async def read_file(
     moment = await held.versions.at(caller, thread_id, at) if at else NOW
     size, chunks = await held.files.read(caller, thread_id, _checked(path), snapshot=moment.snapshot)
     name = path.rstrip("/").rpartition("/")[2]
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    guessed, packing = mimetypes.guess_type(name)
+    kind = guessed if guessed and not packing else "application/octet-stream"  # a .tar.gz is no tar
     disposition = f"{'attachment' if download else 'inline'}; filename*=UTF-8''{quote(name)}"
     headers = _FOREIGN | {"Content-Length": str(size), "Content-Disposition": disposition}
     return StreamingResponse(chunks, media_type=kind, headers=headers)

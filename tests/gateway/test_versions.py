@@ -394,6 +394,26 @@ async def test_a_fork_of_a_trimmed_thread_knows_what_was_trimmed(
     assert (await worker.threads.get(LOCAL, thread)).thread_id == thread
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("page.html", "text/html; charset=utf-8"),
+        ("pages.html.gz", "application/octet-stream"),
+        ("all.tar.gz", "application/octet-stream"),
+        ("all.tar", "application/x-tar"),
+        ("unknown", "application/octet-stream"),
+    ],
+)
+async def test_a_file_is_served_as_what_its_bytes_are(
+    http: httpx.AsyncClient, worker: Worker, files: Files, name: str, kind: str
+) -> None:
+    thread = await worker.thread()
+    await (await files.sandboxes.open(thread)).write(name, b"bytes")
+    answer = await http.get(f"/api/agent/{thread}/files/{name}")
+    assert (answer.headers["Content-Type"], answer.content) == (kind, b"bytes")
+    assert "Content-Encoding" not in answer.headers and answer.headers["Content-Security-Policy"].startswith("sandbox;")
+
+
 async def test_a_list_that_does_not_hold_all_says_so(http: httpx.AsyncClient, worker: Worker, files: Files) -> None:
     thread = await worker.thread()
     sandbox = await files.sandboxes.open(thread)

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import resource
+import stat
 import tracemalloc
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -495,6 +496,20 @@ def test_without_root_what_its_owner_closed_to_himself_is_remembered_and_restore
     (workspace / "closed").chmod(0o700)
     for name in ("closed", "readonly"):
         assert os.listdir(workspace / name) == ["file"]  # noqa: PTH208  (a Path would say the same)
+
+
+def test_remembering_changes_no_mode(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    (workspace / "closed").mkdir(parents=True)
+    (workspace / "closed" / "file").touch()
+    for path, mode in ((workspace / "closed" / "file", 0o4111), (workspace / "closed", 0o3070)):
+        path.chmod(mode)
+    tree = Tree(workspace, owner=os.geteuid())
+    Snapshots(tmp_path / "state", tree, max_bytes=1_000_000).take("turn")
+    os.close(tree.root_fd)
+    assert stat.S_IMODE((workspace / "closed").stat().st_mode) == 0o3070
+    (workspace / "closed").chmod(0o700)
+    assert stat.S_IMODE((workspace / "closed" / "file").stat().st_mode) == 0o4111
 
 
 def test_a_large_file_is_restored_in_pieces_and_a_damaged_one_not_at_all(tmp_path: Path) -> None:

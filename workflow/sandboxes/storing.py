@@ -66,7 +66,7 @@ class _Storing:
                 self._leave(above.pop())
                 if not above:
                     return content
-                above[-1].entries.append(Entry(_name(folder.path), "dir", folder.mode, 0, content))
+                above[-1].entries.append(Entry(_name(folder.path), "dir", folder.mode & 0o777, 0, content))
         finally:
             for folder in reversed(above):
                 self._leave(folder)
@@ -89,7 +89,7 @@ class _Storing:
         """Stores what is no folder; a folder comes back, to be gone through first."""
         name, mode = _name(path), found.st_mode & 0o777
         if modes.S_ISDIR(found.st_mode):
-            return self._enter(path, mode)
+            return self._enter(path, modes.S_IMODE(found.st_mode))
         if modes.S_ISLNK(found.st_mode):
             with contextlib.suppress(ToolError):
                 folder.entries.append(Entry(name, "symlink", 0o777, 0, self.tree.target(path)))

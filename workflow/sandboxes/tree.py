@@ -201,7 +201,7 @@ class Tree:
         fd = self._open(path, os.O_PATH)
         try:
             place = f"/proc/self/fd/{fd}"  # fchmod refuses O_PATH, and what is closed cannot be opened otherwise
-            os.chmod(place, mode & 0o777)  # noqa: PTH101  (a Path would say the same)
+            os.chmod(place, modes.S_IMODE(mode))  # noqa: PTH101  (a Path would say the same)
             if mtime_ns is not None:
                 os.utime(place, ns=(mtime_ns, mtime_ns))
         except OSError as error:
