@@ -31,6 +31,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425),
+    "io_setup": (206, 0),
     "keyctl": (250, 219),
     "setns": (308, 268),
     "personality": (135, 92),

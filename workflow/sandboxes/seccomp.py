@@ -58,6 +58,7 @@ REFUSED = {
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
+    "io_setup": (206, 0),  # one process could take the contexts of the whole host (fs.aio-max-nr)
     "keyctl": (250, 219),
     "add_key": (248, 217),
     "request_key": (249, 218),

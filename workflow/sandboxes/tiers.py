@@ -24,6 +24,7 @@ Tier = Literal["T1", "T1b", "T2", "unsafe_host"]
 TIERS: tuple[Tier, ...] = ("T1", "T1b", "T2")
 """Strongest first; `unsafe_host` is never chosen, only written by the operator."""
 OPEN_FILES = 4096
+_TERMINALS = "pseudo-terminals are not limited: one sandbox can use up those of all sandboxes, though not the host's"
 _UNSEEN = (
     "without root, folders that a command closes to itself are not measured, nor what a process holds open "
     "that forbids to look at it"
@@ -31,10 +32,12 @@ _UNSEEN = (
 _GAPS: dict[Tier, tuple[str, ...]] = {
     "T1": (
         "the kernel is shared with the host",
+        _TERMINALS,
         "the disk limit is polled: a command can overshoot it for a moment",
     ),
     "T1b": (
         "the kernel is shared with the host",
+        _TERMINALS,
         "memory and disk of the whole sandbox are polled: a command can overshoot them for a moment",
         _UNSEEN,
     ),
