@@ -9,14 +9,24 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, Literal
 
 from modem import keys
 from modem.pool import Connections, translated
 from modem.threads import Threads
-from workflow.core.errors import BadInput, Conflict, DialtoneError, NotFound, TooLarge, ToolError, Unavailable
+from workflow.core.errors import (
+    BadInput,
+    Conflict,
+    DialtoneError,
+    LimitExceeded,
+    NotFound,
+    TooLarge,
+    ToolError,
+    Unavailable,
+)
 from workflow.core.ids import ThreadId
 from workflow.core.ports import Quota
 from workflow.core.records import Caller
@@ -32,6 +42,7 @@ SIGN_S = 5.0
 WORKING = {"working": True}
 """What a worker says every `SIGN_S` until it has an answer."""
 REPLY_TTL_S = 120
+AGAIN_S = 5
 
 ArchiveFormat = Literal["tar", "zip"]
 Answer = AsyncIterator[bytes]
@@ -50,6 +61,7 @@ _KINDS: dict[str, type[DialtoneError]] = {
     "no_such_snapshot": NotFound,
     "disk_full": Conflict,
     "too_large": TooLarge,
+    "limit_exceeded": LimitExceeded,
     "internal": DialtoneError,
 }
 
@@ -133,11 +145,12 @@ class Files:
         async with translated():
             # The body's life is the request's: a worker that finds none knows that nobody waits any more.
             await self._redis.set(keys.file_body(request_id), body or b"", ex=WAIT_S)
-            asked = json.dumps(request | {"id": request_id, "thread_id": thread_id})
+            asked = json.dumps(request | {"id": request_id, "thread_id": thread_id, "tenant": caller.tenant})
             await self._redis.rpush(keys.FILE_REQUESTS, asked)
         header = await self._header(request_id, wait_s)
         if "error" in header:
-            raise _KINDS.get(header["kind"], Unavailable)(header["error"])
+            kind = _KINDS.get(header["kind"], Unavailable)
+            raise kind(header["error"], retry_after_s=AGAIN_S if kind is LimitExceeded else None)
         return header, self._chunks(request_id)
 
     async def _header(self, request_id: str, wait_s: float) -> dict[str, Any]:
@@ -171,6 +184,9 @@ class FileServer:
         self._handler = handler
         self._sign_s = sign_s
         self._slots = asyncio.Semaphore(at_once)
+        self._at_most = max(1, at_once // 2)
+        """Of these, so many may be taken by one tenant with answers that have to wait for their reader."""
+        self._long: Counter[str] = Counter()
 
     async def serve(self) -> None:
         """Answers until cancelled."""
@@ -207,6 +223,11 @@ class FileServer:
                 return
             try:
                 header, chunks = await self._handled(reply, request, body)
+                first = [json.dumps(header).encode()]
+                async for chunk in chunks:
+                    first.append(chunk)
+                    if len(first) == WINDOW:
+                        break
             except DialtoneError as error:
                 await self._refuse(reply, error.message, error.kind if isinstance(error, ToolError) else error.code)
                 return
@@ -214,14 +235,32 @@ class FileServer:
                 log.exception("a file request broke", extra={"thread_id": request["thread_id"]})
                 await self._refuse(reply, "a bug in the worker", "internal")
                 return
-            await self._push(reply, json.dumps(header).encode())
-            async for chunk in chunks:
-                await self._push(reply, chunk)
-            await self._push(reply, b"")
+            await self._send(reply, str(request.get("tenant", "")), first, chunks)
         except (Unavailable, TimeoutError) as error:
             log.warning("file reply given up: %s", error, extra={"thread_id": request["thread_id"]})
+        except Exception:  # as above; whoever reads it misses its end
+            log.exception("a file reply broke off", extra={"thread_id": request["thread_id"]})
         finally:
             self._slots.release()
+
+    async def _send(self, reply: str, tenant: str, first: Sequence[bytes], rest: Answer) -> None:
+        """Sends an answer whole, however slowly it is read; but few long ones at once of one tenant."""
+        is_long = len(first) == WINDOW
+        if is_long and self._long[tenant] >= self._at_most:
+            text = f"{self._at_most} long answers to this tenant are still being read; read those first"
+            await self._refuse(reply, text, LimitExceeded.code)
+            return
+        self._long[tenant] += is_long
+        try:
+            for chunk in first:
+                await self._push(reply, chunk)
+            async for chunk in rest:
+                await self._push(reply, chunk)
+            await self._push(reply, b"")
+        finally:
+            self._long[tenant] -= is_long
+            if not self._long[tenant]:
+                del self._long[tenant]
 
     async def _handled(self, reply: str, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
         """The handler's answer; whoever waits hears meanwhile that somebody is at it."""

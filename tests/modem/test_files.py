@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from modem.files import Answer, Files, FileServer, Handler
-from tests.modem.conftest import ALICE, Line
-from workflow.core.errors import DialtoneError, Unavailable
+from tests.modem.conftest import ALICE, EVE, Line
+from tests.until import until
+from workflow.core.errors import DialtoneError, LimitExceeded, ToolError, Unavailable
 from workflow.core.ids import ThreadId
 
 
@@ -94,3 +95,63 @@ async def test_who_waited_long_enough_is_told_though_the_worker_is_still_at_it(l
     async with serving(line, hanging) as (files, _):
         with pytest.raises(Unavailable, match="did not answer within"):
             await files.ask(ALICE, await line.thread(), {"op": "list", "path": "."}, wait_s=0.3)
+
+
+async def test_a_tenant_that_does_not_read_its_downloads_leaves_room_for_others(line: Line) -> None:
+    async def answer(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(int(request["chunks"])):
+                yield b"x"
+
+        return {}, chunks()
+
+    async with serving(line, answer) as (files, _):
+        thread, theirs = await line.thread(), await line.thread(EVE)
+        asked = [files.ask(ALICE, thread, {"op": "archive", "chunks": 100}) for _ in range(8)]
+        unread = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [one for one in unread if isinstance(one, BaseException)]
+        assert all(isinstance(one, LimitExceeded) and one.retry_after_s for one in refused) and len(refused) == 4
+
+        for caller, thread_id in ((EVE, theirs), (ALICE, thread)):
+            small = [files.ask(caller, thread_id, {"op": "list", "chunks": 3}) for _ in range(8)]
+            for _, pieces in await asyncio.gather(*small):
+                assert [piece async for piece in pieces] == [b"x"] * 3
+        _, chunks = next(one for one in unread if not isinstance(one, BaseException))
+        assert len([chunk async for chunk in chunks]) == 100
+
+        async def has_room() -> bool:
+            try:
+                return bool(await files.ask(ALICE, thread, {"op": "archive", "chunks": 100}))
+            except LimitExceeded:
+                return False
+
+        await until(has_room, what="the read one to make room")
+
+
+@pytest.mark.parametrize(("good", "told"), [(0, "bad_input"), (100, "unavailable")])
+async def test_an_answer_that_breaks_off_ends_no_other(line: Line, good: int, told: str) -> None:
+    broke = asyncio.Event()
+
+    async def answer(thread_id: ThreadId, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], Answer]:
+        async def chunks() -> AsyncIterator[bytes]:
+            if request["op"] == "list":
+                await broke.wait()
+                return
+            for _ in range(good):
+                yield b"x"
+            broke.set()
+            raise ToolError("the archive unpacks to too much", kind="bad_input")
+
+        return {"fine": True}, chunks()
+
+    async def read(files: Files, thread: ThreadId) -> int:
+        _, chunks = await files.ask(ALICE, thread, {"op": "archive"})
+        return len([chunk async for chunk in chunks])
+
+    async with serving(line, answer) as (files, worker):
+        thread = await line.thread()
+        broken, other = await asyncio.gather(
+            read(files, thread), files.ask(ALICE, thread, {"op": "list"}), return_exceptions=True
+        )
+        assert isinstance(broken, DialtoneError) and broken.code == told
+        assert not isinstance(other, BaseException) and other[0] == {"fine": True} and not worker.done()
