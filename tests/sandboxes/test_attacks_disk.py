@@ -1,10 +1,12 @@
 """Attacks on the disk: large files, many files, hidden ones, none too quick. Limits are those of conftest.py."""
 
+import asyncio
+
 import pytest
 
 from tests.sandboxes.conftest import MEGABYTE
 from tests.sandboxes.inside import python
-from workflow.core.errors import ToolError
+from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.local_sandbox import LocalSandbox
 
 
@@ -19,6 +21,24 @@ async def test_many_files_together_are_stopped_at_the_disk_limit(sandbox: LocalS
     result = await sandbox.exec(slowly, timeout_s=20)
     assert result.killed_by == "disk"
     assert (await sandbox.usage()).disk_bytes < 150 * MEGABYTE
+
+
+async def test_the_limit_holds_in_a_sandbox_that_was_started_anew(sandbox: LocalSandbox) -> None:
+    """While a command of the one before is still handing on its output."""
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def show(stream: str, chunk: bytes) -> None:
+        has_begun.set()
+        await may_end.wait()
+
+    before = asyncio.create_task(sandbox.exec("echo begun; sleep 60", on_output=show))
+    await has_begun.wait()
+    await sandbox.close()
+    slowly = "for i in $(seq 100); do head -c 4M /dev/zero > part$i; sleep 0.02; done"
+    assert (await sandbox.exec(slowly, timeout_s=20)).killed_by == "disk"
+    may_end.set()
+    with pytest.raises(SandboxError):
+        await before
 
 
 async def test_very_many_files_are_stopped_at_the_file_limit(sandbox: LocalSandbox) -> None:

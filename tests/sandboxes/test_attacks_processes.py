@@ -11,7 +11,11 @@ import pytest
 
 from tests.sandboxes.inside import left, python
 from tests.until import until
+from workflow.core.config import SandboxSettings
+from workflow.core.ids import ThreadId
 from workflow.sandboxes.guard import usage
+from workflow.sandboxes.init import descendants
+from workflow.sandboxes.local import LocalProvider
 from workflow.sandboxes.local_sandbox import LocalSandbox
 from workflow.sandboxes.tiers import Tier
 
@@ -201,6 +205,23 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_nothing_survives_a_first_process_that_fails(folder: Path) -> None:
+    """Where neither a PID namespace nor a control group ends with it, as in T2 without one."""
+    async with LocalProvider(SandboxSettings(mode="unsafe_host"), data_dir=folder) as provider:
+        sandbox = await provider.open(ThreadId("fails"))
+        await sandbox.start("setsid sh -c 'echo $$ > made; mv made daemon; exec sleep 60' & setsid sleep 60 & wait")
+        await until(lambda: sandbox.stat("daemon"))
+        daemon = int(await sandbox.read("daemon"))
+        cell = await sandbox.cell()
+        assert daemon in descendants(cell.init_pid)
+        await cell._send("what it does not know")
+
+        async def is_gone() -> bool:
+            return not Path(f"/proc/{daemon}").exists()
+
+        await until(is_gone)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
