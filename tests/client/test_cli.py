@@ -384,6 +384,19 @@ def test_a_listed_path_is_whole_and_safe(gateway: StubGateway, capsys: pytest.Ca
     assert sorted(shown) == sorted([names[0], "two\u240alines", "red\u241b[31m"])
 
 
+def test_a_list_of_as_many_files_as_come_at_once_says_so(
+    gateway: StubGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["run", "task", "--detach"])
+    ((thread_id, thread),) = gateway.threads.items()
+    for count, told in ((9_999, ""), (10_000, "only the first 10,000 are listed")):
+        thread.files.update({f"f{number}": b"" for number in range(count)})
+        capsys.readouterr()
+        assert main(["files", "ls", thread_id]) == 0
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) == count and told in shown.err and bool(told) == bool(shown.err)
+
+
 def test_a_piped_file_needs_a_name(gateway: StubGateway, capsys: pytest.CaptureFixture[str]) -> None:
     with running("files", "put", "t", "-") as (process, out):
         assert process.wait(10) == 2
