@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 from aiohttp import ClientError, ClientWebSocketResponse, ClientWSTimeout, WSMsgType, WSServerHandshakeError
 from starlette.types import Receive, Scope, Send
@@ -12,6 +13,8 @@ from gateway.visits.tunnel import HEADERS_S, address, over
 from modem.doors import Tunnel
 from workflow.core.errors import SandboxError
 
+READ = 8192
+"""Bytes that may wait to be read from the server, twice as many by the kernel's count."""
 NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011
 
 
@@ -19,6 +22,8 @@ async def duplex(
     scope: Scope, receive: Receive, send: Send, *, tunnel: Tunnel, disguise: Disguise, max_bytes: int
 ) -> None:
     """Carries one WebSocket. Raises: SandboxError when nothing answers; Denied."""
+    # A frame may have two bytes, and what was read at once is also parsed at once, while all others wait.
+    tunnel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ)
     async with over(tunnel.socket) as session, contextlib.AsyncExitStack() as stack:
         await receive()  # websocket.connect
         try:
@@ -30,6 +35,7 @@ async def duplex(
                         protocols=scope["subprotocols"],
                         max_msg_size=max_bytes,
                         timeout=ClientWSTimeout(ws_close=5),
+                        autoping=False,
                     )
                 )
         except WSServerHandshakeError as error:
@@ -71,6 +77,10 @@ async def _outward(inner: ClientWebSocketResponse, send: Send) -> int:
             await send({"type": "websocket.send", "text": message.data})
         elif message.type is WSMsgType.BINARY:
             await send({"type": "websocket.send", "bytes": message.data})
+        elif message.type is WSMsgType.PING:
+            with contextlib.suppress(ClientError, OSError):  # it is closing
+                await inner.pong(message.data)
+        await asyncio.sleep(0)  # thousands may be waiting, and none of the above need wait for anything
     return _sendable(inner.close_code or FAILED)
 
 

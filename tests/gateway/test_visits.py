@@ -1,0 +1,64 @@
+"""A WebSocket visit beside everything else that its gateway does."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import re
+import socket
+from typing import Any
+
+import pytest
+
+from gateway.visits.duplex import duplex
+from gateway.visits.headers import Disguise
+from modem.doors import Tunnel
+
+MESSAGES = 20_000
+EMPTY_TEXT, PING, NORMAL_CLOSE = b"\x81\x00", b"\x89\x00", b"\x88\x02\x03\xe8"
+SCOPE = {"type": "websocket", "headers": [], "subprotocols": [], "raw_path": b"/", "query_string": b""}
+
+
+async def flood(sock: socket.socket, frame: bytes) -> bytes:
+    """A server that sends the frame very often, then closes; what it heard meanwhile."""
+    reader, writer = await asyncio.open_connection(sock=sock)
+    key = re.findall(rb"(?i)sec-websocket-key: (\S+)", await reader.readuntil(b"\r\n\r\n"))[0]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    writer.write(b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept)
+    writer.write(b"\r\n\r\n" + frame * MESSAGES + NORMAL_CLOSE)
+    with contextlib.closing(writer):
+        return await reader.read()
+
+
+@pytest.mark.parametrize(("frame", "shown"), [(EMPTY_TEXT, MESSAGES), (PING, 0)], ids=["texts", "pings"])
+async def test_a_server_that_sends_without_pause_leaves_turns_to_others(frame: bytes, shown: int) -> None:
+    ours, theirs = socket.socketpair()
+    sent: list[str] = []
+    turns = 0
+
+    async def receive() -> dict[str, Any]:
+        if sent:  # the visitor stays silent
+            await asyncio.Event().wait()
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    server = asyncio.create_task(flood(theirs, frame))
+    disguise = Disguise(outer="http://x.localhost", inner="http://localhost:1", port=1)
+    tunnel = Tunnel(ours, "http://localhost:1", {})
+    async with asyncio.timeout(60):
+        await duplex(SCOPE, receive, send, tunnel=tunnel, disguise=disguise, max_bytes=1000)
+        heard = await server
+    others.cancel()
+    assert sent == ["websocket.accept", *["websocket.send"] * shown, "websocket.close"]
+    assert turns > MESSAGES / 2
+    if frame == PING:
+        assert heard.count(b"\x8a\x80") >= MESSAGES, "each is answered"
