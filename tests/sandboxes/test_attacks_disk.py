@@ -74,6 +74,25 @@ async def test_files_that_are_deleted_but_still_held_count_as_well(sandbox: Loca
     assert (await sandbox.exec("echo fine > f && cat f")).stdout == b"fine\n", "what the dead had held is free again"
 
 
+async def test_deleted_files_on_their_way_through_a_socket_count_as_well(sandbox: LocalSandbox) -> None:
+    """Nobody has them open; only how the disk fills up tells of them."""
+    result = await python(
+        sandbox,
+        """
+        import _socket, array, os, time
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        for number in range(60):
+            fd = os.open("f", os.O_CREAT | os.O_RDWR)
+            os.unlink("f")
+            ours.sendmsg([b"x"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]))])
+            os.write(fd, bytes(10_000_000))
+            os.close(fd)
+            time.sleep(0.1)
+        """,
+    )
+    assert result.killed_by == "disk", result
+
+
 async def test_files_hidden_in_a_path_too_long_to_open_do_not_escape_the_limit(sandbox: LocalSandbox) -> None:
     result = await python(
         sandbox,

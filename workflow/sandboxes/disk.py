@@ -32,8 +32,12 @@ class Amount:
     hidden: bool = False
     """Some of it is out of reach: nested so deep that no path leads there."""
 
+    unseen: bool = False
+    """There is some more that cannot be looked at, of any size."""
+
     def __add__(self, other: "Amount") -> "Amount":
-        return Amount(self.bytes + other.bytes, self.files + other.files, self.hidden or other.hidden)
+        hidden, unseen = self.hidden or other.hidden, self.unseen or other.unseen
+        return Amount(self.bytes + other.bytes, self.files + other.files, hidden, unseen)
 
 
 def measure(roots: Sequence[int]) -> Amount:
@@ -86,6 +90,7 @@ class DiskMeter:
         self._max = Amount(max_bytes, max_files)
         self._ceiling = self._max
         self._known: Amount | None = None
+        self._unseen_bytes = 0
         self._free_bytes = self._free_files = 0
         self._scanned_at = 0.0
         self._scan_s = 0.0
@@ -121,9 +126,17 @@ class DiskMeter:
     def is_over(self) -> bool:
         """Scans, and tells whether the limit is passed. Blocking."""
         started = monotonic()
+        before, free_before = self._known, self._free_bytes
         self._free_bytes, self._free_files = self._free()
         # In this order: what is deleted meanwhile is missed this time, not counted twice.
-        self._known = self._held() + measure(self._roots)
+        known = self._held() + measure(self._roots)
+        if known.unseen and before is not None:
+            # Then it gets the blame for all that the file system has filled up by and that is seen nowhere.
+            grown = known.bytes - before.bytes + self._unseen_bytes
+            self._unseen_bytes = max(0, self._unseen_bytes + free_before - self._free_bytes - grown)
+        else:
+            self._unseen_bytes = 0
+        self._known = known + Amount(self._unseen_bytes)
         self._scanned_at = monotonic()
         self._scan_s = self._scanned_at - started
         return self._passes(self._ceiling)

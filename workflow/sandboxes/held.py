@@ -1,7 +1,7 @@
 """What processes hold that has no name any more: deleted files, and memory they share. No scan of folders finds it.
 
-Blocking; call it from a thread. Not seen is what is on its way through a socket and, unless the worker is root, what
-a process holds that forbids to look at it (PR_SET_DUMPABLE).
+Blocking; call it from a thread. Not seen is, unless the worker is root, what a process holds that forbids to look at it
+(PR_SET_DUMPABLE).
 """
 
 import os
@@ -22,7 +22,7 @@ def deleted_files(init_pid: int, roots: Sequence[int]) -> Amount:
     pids = descendants(init_pid)
     sizes = {(device, inode): size for pid in pids for device, inode, size in (*_open(pid), *_mapped(pid, disks))}
     on_disk = [size for (device, _), size in sizes.items() if device in disks]
-    return Amount(sum(on_disk), len(on_disk))
+    return Amount(sum(on_disk), len(on_disk), unseen=any(map(_has_files_waiting, pids)))
 
 
 def shared_bytes(init_pid: int) -> int:
@@ -35,11 +35,22 @@ def shared_bytes(init_pid: int) -> int:
 
 
 def _open(pid: int) -> Iterator[Found]:
-    """Deleted files that any thread has open: one may have descriptors of its own."""
-    for task in _names(f"/proc/{pid}/task"):
-        folder = f"/proc/{pid}/task/{task}/fd"
-        for fd in _names(folder):
-            yield from _deleted(f"{folder}/{fd}")
+    """Deleted files that are open."""
+    for task, fd in _descriptors(pid):
+        yield from _deleted(f"{task}/fd/{fd}")
+
+
+def _has_files_waiting(pid: int) -> bool:
+    """True if files sent through a socket have not been received: they are in nobody's hands. Needs Linux 5.6."""
+    for task, fd in _descriptors(pid):
+        try:
+            if modes.S_ISSOCK(os.stat(f"{task}/fd/{fd}").st_mode):  # noqa: PTH116
+                lines = Path(f"{task}/fdinfo/{fd}").read_text().splitlines()
+                if any(line.startswith("scm_fds:") and line.split()[1] != "0" for line in lines):
+                    return True
+        except OSError:
+            continue
+    return False
 
 
 def _mapped(pid: int, disks: Set[int]) -> Iterator[Found]:
@@ -76,6 +87,14 @@ def _shared(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Shmem:"))
+
+
+def _descriptors(pid: int) -> Iterator[tuple[str, str]]:
+    """Of every thread, which may have some of its own: its folder in /proc, and the number."""
+    for thread in _names(f"/proc/{pid}/task"):
+        task = f"/proc/{pid}/task/{thread}"
+        for fd in _names(f"{task}/fd"):
+            yield task, fd
 
 
 def _names(folder: str) -> list[str]:
