@@ -13,8 +13,8 @@ from gateway.visits.tunnel import HEADERS_S, address, over
 from modem.doors import Tunnel
 from workflow.core.errors import SandboxError
 
-READ = 8192
-"""Bytes that may wait to be read from the server, twice as many by the kernel's count."""
+READ = 65_536
+"""Bytes that may wait to be read from the server. With fewer than two packets of the loopback they come haltingly."""
 NORMAL, GOING_AWAY, FAILED = 1000, 1001, 1011
 
 
