@@ -103,8 +103,11 @@ class DiskMeter:
                 max(self._max.files, self._known.files + SLACK_FILES),
             )
 
-    def may_be_over(self) -> bool:
-        """False when the file system has not filled up enough; costs microseconds and never blocks."""
+    def may_be_over(self, *, share: int = RESCAN_SHARE) -> bool:
+        """False when the file system has not filled up enough; costs microseconds and never blocks.
+
+        share: a scan may take one part in so many of the time, e.g. less of it where somebody waits for it.
+        """
         if self._known is None:
             return True
         free_bytes, free_files = self._free()
@@ -112,7 +115,7 @@ class DiskMeter:
         age = monotonic() - self._scanned_at
         if age < 5 * self._scan_s:  # Never more than a sixth of a core.
             return False
-        if age > min(RESCAN_S, RESCAN_SHARE * self._scan_s):
+        if age > min(RESCAN_S, share * self._scan_s):
             return True
         too_much = self._known.bytes + grown.bytes > self._ceiling.bytes
         return too_much or self._known.files + grown.files > self._ceiling.files

@@ -42,6 +42,8 @@ AT_ONCE_BYTES = 16_384
 Command = str | list[str]
 SNAPSHOTS = 4
 """All snapshots together may take this many times what the workspace may."""
+AT_START_SHARE = 1000
+"""See DiskMeter.may_be_over: a command waits for the scan, and its guard repeats that more often once it runs."""
 MAX_PORT = 65_535
 Enter = Callable[[], Awaitable[Cell]]
 """Gives a live cell of this thread, started when there was none."""
@@ -328,7 +330,7 @@ class LocalSandbox:
         return Spec(command, {**self._environment, **(env or {})}, inside, limits)
 
     async def _is_full(self) -> bool:
-        if self._disk.is_full or self._disk.may_be_over():
+        if self._disk.is_full or self._disk.may_be_over(share=AT_START_SHARE):
             await self._measured(self._disk.is_over, is_quick=self._disk.is_quick)
         return self._disk.is_full
 
