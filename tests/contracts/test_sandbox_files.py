@@ -175,3 +175,11 @@ async def test_a_watcher_sees_files_come_change_and_go(sandbox: Sandbox) -> None
 
 def _of(stat: FileStat) -> tuple[str, int]:
     return stat.path, stat.size
+
+
+async def test_a_file_is_written_however_many_folders_are_missing_above_it(sandbox: Sandbox) -> None:
+    path = "d/" * 1_500 + "file"
+    await sandbox.write(path, b"deep")
+    assert await sandbox.read(path) == b"deep"
+    await sandbox.remove("d")
+    assert await sandbox.list() == []

@@ -3,6 +3,7 @@
 import ast
 import base64
 import json
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -190,3 +191,19 @@ def test_a_change_within_one_tick_of_the_clock_is_remembered_in_there_too(tmp_pa
             with file.open("r+b") as changed:
                 changed.write(b"%04d" % number)
             assert Path(history.find(history.take("turn"), "file")).read_bytes() == b"%04d" % number
+
+
+def test_a_deep_tree_is_remembered_to_its_end_in_there_too(tmp_path: Path) -> None:
+    workspace = Workspace(str(tmp_path / "workspace"))
+    history = History(str(tmp_path / "history"), workspace)
+    here = os.open(tmp_path / "workspace", os.O_RDONLY)
+    for _ in range(1_100):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("end", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    snapshot = history.take("turn")
+    assert os.path.exists(history.find(snapshot, "d/" * 1_100 + "end"))  # noqa: PTH110  (`find` gives text)
+    subprocess.run(["rm", "-r", str(tmp_path / "workspace")], check=True)

@@ -278,14 +278,6 @@ def test_measuring_counts_hard_links_once_and_sparse_files_by_their_blocks(tmp_p
     assert 1_000_000 <= amount.bytes < 1_100_000 and amount.files == 3
 
 
-async def test_a_file_is_written_however_many_folders_are_missing_above_it(sandbox: LocalSandbox) -> None:
-    path = "d/" * 1_500 + "file"
-    await sandbox.write(path, b"deep")
-    assert await sandbox.read(path) == b"deep"
-    await sandbox.remove("d")
-    assert await sandbox.list() == []
-
-
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     with mounted("tmpfs", tmp_path, "-o", "size=64k"):
         tree = Tree(tmp_path, owner=os.geteuid())

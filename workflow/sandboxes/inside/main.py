@@ -30,6 +30,7 @@ STAGED_S = 3600.0
 
 def main(text: str) -> None:
     """Serves one request. text: base64 of it."""
+    sys.setrecursionlimit(10_000)  # os and shutil make and remove nested folders by recursion
     request = marshal.loads(binascii.a2b_base64(text))
     answer = Answer(request["nonce"])
     try:

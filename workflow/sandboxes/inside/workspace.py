@@ -110,7 +110,7 @@ class Workspace:
                 break
         return sorted(rows)
 
-    def walk(self, path: str, *, depth: int = 1_000) -> Iterator[Row]:
+    def walk(self, path: str, *, depth: int = 10_000) -> Iterator[Row]:
         """What is below `path`, each folder before its content; what is closed to us or vanishes is skipped."""
         top = self.real(path)
         try:
