@@ -1,9 +1,12 @@
 """Which local tiers hold on the machine that runs the tests; each is attacked once per test process."""
 
 import asyncio
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from workflow.core.config import SandboxSettings
 from workflow.sandboxes.base import TierReport
@@ -27,8 +30,14 @@ def report(tier: Tier) -> TierReport:
 
 
 def why_not(tier: Tier) -> str:
-    """Empty when the tier holds here; else the reason to skip a test that needs it."""
+    """Empty when the tier holds here; else the reason to skip a test that needs it.
+
+    On a machine that is meant to hold it (DIALTONE_TEST_TIER) the test fails instead: it was not to be skipped.
+    """
     found = report(tier)
     if found.tier == tier:
         return ""
-    return f"{tier} does not hold here: " + "; ".join(f"{probe.name}: {probe.detail}" for probe in found.probes)
+    reason = f"{tier} does not hold here: " + "; ".join(f"{probe.name}: {probe.detail}" for probe in found.probes)
+    if tier == os.environ.get("DIALTONE_TEST_TIER"):
+        pytest.fail(reason)
+    return reason
