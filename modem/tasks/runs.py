@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,14 @@ from modem.broker import RUN_TASK
 from modem.loop import await_
 from modem.tasks.host import Host
 from workflow.core.config_load import load
+from workflow.core.errors import ConfigError
 from workflow.core.memory import keep_loaded
 
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 60
+WRONG_CONFIG = 2
+"""Exit status of a worker whose configuration is wrong."""
 
 
 @app.task(name=RUN_TASK, bind=True)  # type: ignore[untyped-decorator]  # celery ships no types
@@ -56,7 +60,11 @@ class HostStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             keep_loaded()
             return host
 
-        worker.app.host = asyncio.run_coroutine_threadsafe(open_host(), self._loop).result(OPEN_TIMEOUT_S)
+        try:
+            worker.app.host = asyncio.run_coroutine_threadsafe(open_host(), self._loop).result(OPEN_TIMEOUT_S)
+        except ConfigError as error:  # of any other error Celery makes a traceback and exit status 1
+            sys.stderr.write(f"{error.message}\n")
+            raise SystemExit(WRONG_CONFIG) from error
 
     def stop(self, worker: Any) -> None:
         host = getattr(worker.app, "host", None)

@@ -204,6 +204,15 @@ def _spawn_code(line: Line, code: str) -> None:
     line.spawn("worker", [sys.executable, "-c", code])
 
 
+def test_a_setting_found_wrong_when_the_worker_opens_ends_it_with_2_and_a_message(line: Line) -> None:
+    line.redis.start()
+    line.settings |= {"DIALTONE_SANDBOX__PROVIDER": "e2b", "E2B_API_KEY": ""}
+    worker = line.worker()
+    assert worker.wait(60) == 2, worker.log()
+    assert "needs its key in E2B_API_KEY" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
 async def test_a_poison_run_ends_after_its_attempts_and_harms_no_other(line: Line, tmp_path: Path) -> None:
     (tmp_path / "crash.py").write_text(
         "import os, signal\n"
