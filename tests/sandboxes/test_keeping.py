@@ -12,12 +12,13 @@ from time import time
 
 import pytest
 
+from modem.tasks.comparison import compared
 from tests.sandboxes.conftest import MakeProvider, mounted
 from tests.sandboxes.holding import why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
 from workflow.core.ids import ThreadId
-from workflow.sandboxes import lock
+from workflow.sandboxes import lock, objects
 from workflow.sandboxes.base import FLEETING
 from workflow.sandboxes.keeping import Keeper, Tidied
 from workflow.sandboxes.places import Places
@@ -392,6 +393,39 @@ async def test_a_second_snapshot_stores_only_what_changed(make: MakeProvider, fo
         await sandbox.write("copy", await sandbox.read("large"))
         await sandbox.snapshot("second")
         assert first > 3_000_000 and stored() - first < 60_000
+
+
+async def test_a_page_of_many_differences_decodes_no_folder_more_than_twice(
+    make: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+
+    def decode(content: bytes) -> list[objects.Entry]:
+        decoded.append(content)
+        return real(content)
+
+    real = objects.decode
+    monkeypatch.setattr(objects, "decode", decode)
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        snapshots = []
+        for text in ("a", "b"):
+            await sandbox.exec(f"mkdir -p in; for number in $(seq 120); do echo {text} > in/$number; done")
+            snapshots.append(await sandbox.snapshot(text))
+        paths: list[str] = []
+        decodings = []
+        after = ""
+        for limit in (1, 50, 100):
+            decoded.clear()
+            asked = {"old": snapshots[0], "new": snapshots[1], "after": after, "limit": limit}
+            page = await compared(sandbox, asked)
+            decodings.append(len(decoded))
+            assert page["total"] == 120
+            assert all(item["diff"].endswith("@@ -1 +1 @@\n-a\n+b") for item in page["items"])
+            paths += [item["path"] for item in page["items"]]
+            after = page["next"]
+    assert (paths, after) == (sorted(f"in/{number}" for number in range(1, 121)), "")
+    assert max(decodings) <= 8, "twice each: to compare, and to read"
 
 
 async def test_a_tree_deeper_than_pythons_stack_is_remembered_compared_and_restored(make: MakeProvider) -> None:

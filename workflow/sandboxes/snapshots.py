@@ -27,6 +27,8 @@ from workflow.sandboxes.tree import MAX_READ, Tree
 KEPT = 500
 """Snapshots of one workspace; the oldest go first."""
 KEPT_FLEETING = 4
+OPEN_FOLDERS = 64
+"""Stored folders that stay decoded from one read to the next: those on the way to a file, in two snapshots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Snapshots:
         self._lock = threading.RLock()
         self._depth = 0
         self._opened: Objects | None = None
+        self._decoded: dict[str, dict[str, Entry]] = {}
 
     @property
     def _objects(self) -> Objects:
@@ -95,6 +98,7 @@ class Snapshots:
         A file that changes meanwhile is stored as one of its states.
         """
         with self._held():
+            self._decoded.clear()  # Whoever goes on working reads no more of what was.
             seen = self._load_seen()
             now: Seen = {}
             root = store(self._tree, self._objects, seen, now, max_bytes=self._max_bytes)
@@ -186,12 +190,20 @@ class Snapshots:
         entry: Entry | None = Entry("", "dir", 0, 0, self.get(snapshot_id).root)
         for part in path.split("/") if path != "." else []:
             if entry is not None and entry.kind == "dir":
-                entry = self._objects.folder(entry.content).get(part)
+                entry = self._folder_of(entry.content).get(part)
             else:
                 entry = None
         if entry is None:
             raise ToolError(f"{path} was not there", kind="file_missing", path=path)
         return entry
+
+    def _folder_of(self, name: str) -> dict[str, Entry]:
+        """A stored folder. The last few stay decoded: a large one takes 20 ms, and files are read one by one."""
+        if name not in self._decoded:
+            if len(self._decoded) == OPEN_FOLDERS:
+                del self._decoded[next(iter(self._decoded))]
+            self._decoded[name] = self._objects.folder(name)
+        return self._decoded[name]
 
     def _become(self, old: str, new: str, source: Objects) -> list[Change]:
         changes = sorted(self._differences(old, new, new_objects=source), key=lambda change: change.path)
