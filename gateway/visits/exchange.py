@@ -128,6 +128,7 @@ async def _answer(send: Send, answer: ClientResponse, headers: list[tuple[bytes,
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     async for chunk in answer.content.iter_any():
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await asyncio.sleep(0)  # thousands of tiny chunks may be there already, and neither of the two waits
     await send({"type": "http.response.body", "body": b""})
 
 

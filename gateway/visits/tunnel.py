@@ -27,6 +27,8 @@ MAX_LINE = 65_536
 HEADERS_S = 300.0
 """How long a server may think before its answer begins."""
 CONNECT_S = 5.0
+BUFFER = 65_536
+"""Bytes that wait to be taken. A sixteenth of it is how many chunks are taken in at once, while all others wait."""
 MAX_INTERIM = 100
 """Answers below 200 before the one that counts."""
 
@@ -74,6 +76,7 @@ async def over(sock: socket.socket) -> AsyncIterator[ClientSession]:
             raise_for_status=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
             timeout=ClientTimeout(total=None),
+            read_bufsize=BUFFER,
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
         ) as session:

@@ -1,4 +1,4 @@
-"""A WebSocket visit beside everything else that its gateway does."""
+"""A visit beside everything else that its gateway does."""
 
 import asyncio
 import base64
@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from gateway.visits.duplex import duplex
+from gateway.visits.exchange import exchange
 from gateway.visits.headers import Disguise
 from modem.doors import Tunnel
 
 MESSAGES = 20_000
 EMPTY_TEXT, PING, NORMAL_CLOSE = b"\x81\x00", b"\x89\x00", b"\x88\x02\x03\xe8"
+CHUNKS, AT_ONCE = 200_000, 20_000
 SCOPE = {"type": "websocket", "headers": [], "subprotocols": [], "raw_path": b"/", "query_string": b""}
 
 
@@ -62,3 +64,42 @@ async def test_a_server_that_sends_without_pause_leaves_turns_to_others(frame: b
     assert turns > MESSAGES / 2
     if frame == PING:
         assert heard.count(b"\x8a\x80") >= MESSAGES, "each is answered"
+
+
+async def trickle(sock: socket.socket) -> None:
+    """A server whose answer has very many chunks of one byte."""
+    reader, writer = await asyncio.open_connection(sock=sock)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * CHUNKS + b"0\r\n\r\n")
+    with contextlib.closing(writer):
+        await writer.drain()
+
+
+async def test_a_server_that_sends_tiny_chunks_leaves_turns_to_others() -> None:
+    ours, theirs = socket.socketpair()
+    came = [0]
+    """Bytes shown to the visitor in each turn of the others."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()  # the visitor stays, and says nothing
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        came[-1] += len(message.get("body", b""))
+
+    async def take_turns() -> None:
+        while True:
+            came.append(0)
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take_turns())
+    server = asyncio.create_task(trickle(theirs))
+    disguise = Disguise(outer="http://x.localhost", inner="http://localhost:1", port=1)
+    scope = SCOPE | {"type": "http", "method": "GET"}
+    async with asyncio.timeout(60):
+        tunnel = Tunnel(ours, "http://localhost:1", {})
+        await exchange(scope, receive, send, tunnel=tunnel, disguise=disguise, max_bytes=0)
+        await server
+    others.cancel()
+    assert sum(came) == CHUNKS
+    assert max(came) <= AT_ONCE
