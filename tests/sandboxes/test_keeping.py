@@ -3,12 +3,14 @@
 import asyncio
 import fcntl
 import os
+import re
 import resource
 import stat
 import tracemalloc
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from tests.sandboxes.holding import why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
 from workflow.core.ids import ThreadId
-from workflow.sandboxes import lock, objects
+from workflow.sandboxes import keeping, lock, objects, places
 from workflow.sandboxes.base import FLEETING
 from workflow.sandboxes.keeping import Keeper, Tidied
 from workflow.sandboxes.places import Places
@@ -78,6 +80,71 @@ async def test_what_is_put_away_keeps_its_times_its_links_and_its_depths(make: M
         found = await sandbox.exec("test one -ef two; echo $?; stat -c %Y one at; find . -name end -exec cat {} +")
         assert found.stdout == b"0\n1577934245\n9\ndeep"
         await provider.remove(OLD)  # too deep for what removes the test's folder
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """What is synced, renamed and removed of `folder` from now on, one after the other."""
+    done: list[str] = []
+
+    def note(verb: str, path: str) -> None:
+        if path.startswith(str(folder)):
+            name = os.path.relpath(path, folder)
+            done.append(f"{verb} {re.sub('[0-9a-f]{16}', 'N', name)}")
+
+    def noted(verb: str, work: Callable[..., Any], path_of: Callable[[Any], str] = str) -> Callable[..., Any]:
+        def do(*args: Any, **options: Any) -> Any:
+            note(verb, path_of(args[-1]))
+            return work(*args, **options)
+
+        return do
+
+    monkeypatch.setattr(os, "fsync", noted("sync", os.fsync, lambda fd: os.readlink(f"/proc/self/fd/{fd}")))
+    monkeypatch.setattr(os, "replace", noted("rename to", os.replace))
+    monkeypatch.setattr(os, "unlink", noted("remove", os.unlink))
+    monkeypatch.setattr(keeping, "delete", noted("remove", keeping.delete))
+    monkeypatch.setattr(places, "sync_disk", noted("sync disk of", places.sync_disk))
+    return done
+
+
+async def test_the_power_may_go_at_any_moment_while_a_workspace_is_put_away_or_taken_out(
+    make: MakeProvider, folder: Path, order: list[str]
+) -> None:
+    async with make() as provider:
+        await (await provider.open(OLD)).exec("echo text > file")
+    last_used(folder, OLD, days=8)
+    state, archive = f"sandboxes/{OLD}", f"sandboxes/{OLD}/workspace.tar.gz"
+    async with make() as provider:
+        order.clear()
+        assert (await provider.tidy()).archived == (OLD,)
+        packed = [f"sync {archive}.tmp", f"rename to {archive}", f"sync {state}"]
+        removed = [f"remove {state}/home", f"remove {state}/tmp", f"remove workspaces/{OLD}"]
+        assert [step for step in order if step != f"remove {archive}.tmp"] == packed + removed
+        order.clear()
+        sandbox = await provider.open(OLD)
+        assert order[-3:] == [f"sync disk of workspaces/{OLD}", f"remove {archive}", f"sync {state}"]
+        assert await sandbox.read("file") == b"text\n"
+
+
+async def test_no_list_of_snapshots_is_on_the_disk_before_what_it_names(
+    make: MakeProvider, folder: Path, order: list[str]
+) -> None:
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        await sandbox.exec("echo small > small; head -c 1000000 /dev/urandom > large")
+        order.clear()
+        await sandbox.snapshot("one")
+    at = f"sandboxes/{OLD}/snapshots"
+    large = [step for step in order if step.startswith(f"rename to {at}/objects/N")]
+    assert order.index(f"sync {at}/objects/tmp-N") < order.index(large[0])
+    lasting = [step for step in order if step not in large and not step.startswith("remove") and "seen" not in step]
+    assert lasting[1:] == [
+        f"sync {at}/objects/N.pack",
+        f"sync {at}/objects/index.tmp",
+        f"rename to {at}/objects/index",
+        f"sync {at}/list.json.tmp",
+        f"rename to {at}/list.json",
+    ]
 
 
 async def test_what_a_dying_worker_has_left_of_a_workspace_never_replaces_its_archive(

@@ -12,6 +12,7 @@ from workflow.core.errors import SandboxError, Unavailable
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import lock
 from workflow.sandboxes.disk import measure
+from workflow.sandboxes.durable import sync_folder
 from workflow.sandboxes.packing import put_away
 from workflow.sandboxes.places import ARCHIVE, USED, Places, delete
 from workflow.sandboxes.tree import Tree
@@ -126,6 +127,7 @@ class Keeper:
                 put_away(tree, state / ARCHIVE, max_bytes=LARGEST * self._settings.disk_bytes)
             finally:
                 os.close(tree.root_fd)
+        sync_folder(state)  # What was packed by a worker that died, too: else a power loss could take both.
         for folder in (state / "home", state / "tmp", workspace):  # The last one says that it is done.
             delete(folder)
         return True

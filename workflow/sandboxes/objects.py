@@ -54,7 +54,7 @@ def decode(content: bytes) -> list[Entry]:
 class Objects:
     """Small contents lie one after the other in packs, large ones in files of their own. Blocking; one user at a time.
 
-    What is put is found again by `get` at once, and after a crash only if `flush` came before it.
+    What is put is found again by `get` at once, and after a crash or power loss only if `flush` came before it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -109,6 +109,8 @@ class Objects:
                     if source == fd:
                         copy.write(chunk)
                     size += len(chunk)
+                copy.flush()
+                os.fsync(copy.fileno())
             name = digest.hexdigest()
             temporary.replace(self._folder / name)
         finally:
@@ -151,6 +153,8 @@ class Objects:
                 for name, content in self._pending.items():
                     self._index[name] = (pack, file.tell(), len(content))
                     file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # Before the index names it: a content that it names is never stored again.
             self._pending, self._pending_bytes = {}, 0
             self._is_written = False
         if not self._is_written:
@@ -189,8 +193,12 @@ class Objects:
         return {}
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Writes a file whole or not at all; without `sync` half of it may be there after a power loss."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
+    with temporary.open("wb") as file:
+        file.write(content)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)

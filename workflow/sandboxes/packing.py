@@ -62,8 +62,11 @@ def put_away(tree: Tree, target: Path, *, max_bytes: int) -> None:
     """
     temporary = target.with_name(f"{target.name}{UNFINISHED}")
     try:
-        with tarfile.open(temporary, "w:gz", compresslevel=3, format=tarfile.PAX_FORMAT) as tar:
-            _put_all(tree, tar, max_bytes=max_bytes)
+        with temporary.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3, format=tarfile.PAX_FORMAT) as tar:
+                _put_all(tree, tar, max_bytes=max_bytes)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(target)
     except (OSError, ToolError) as error:
         raise SandboxError(f"the workspace cannot be put away: {error}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from workflow.core.errors import ConfigError, SandboxError
 from workflow.core.ids import THREAD_ID, ThreadId
 from workflow.sandboxes import lock
+from workflow.sandboxes.durable import sync_disk, sync_folder
 from workflow.sandboxes.packing import UNFINISHED, take_out
 from workflow.sandboxes.removal import remove_tree
 from workflow.sandboxes.snapshots import alone
@@ -118,7 +119,9 @@ class Places:
                 take_out(tree, archive)
             finally:
                 os.close(tree.root_fd)
+            sync_disk(workspace)
             archive.unlink()
+            sync_folder(state)  # An archive that came back with the power would replace what is done from now on.
         return Place(workspace, state, uid)
 
 

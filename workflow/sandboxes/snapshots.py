@@ -104,7 +104,7 @@ class Snapshots:
             root = store(self._tree, self._objects, seen, now, max_bytes=self._max_bytes)
             self._objects.flush()
             if now != seen:
-                replace_file(self._folder / "seen", marshal.dumps(now))
+                replace_file(self._folder / "seen", marshal.dumps(now), sync=False)  # Half of one counts as none.
             known = self.all()
             lasting = [earlier for earlier in known if earlier.label != FLEETING]
             newest = next(reversed(known if label == FLEETING else lasting), None)
