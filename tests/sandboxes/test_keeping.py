@@ -99,7 +99,7 @@ def order(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
 
         return do
 
-    monkeypatch.setattr(os, "fsync", noted("sync", os.fsync, lambda fd: os.readlink(f"/proc/self/fd/{fd}")))
+    monkeypatch.setattr(os, "fsync", noted("sync", os.fsync, lambda fd: str(Path(f"/proc/self/fd/{fd}").readlink())))
     monkeypatch.setattr(os, "replace", noted("rename to", os.replace))
     monkeypatch.setattr(os, "unlink", noted("remove", os.unlink))
     monkeypatch.setattr(keeping, "delete", noted("remove", keeping.delete))
