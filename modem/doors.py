@@ -45,6 +45,8 @@ class Answer(BaseModel):
     """`elsewhere`: another worker has this sandbox."""
     origin: str = ""
     """How the server inside is addressed when `open`: `http://localhost:3000`."""
+    inner: str = ""
+    """The origin that the server gets to see, if that is another one; somebody on the way renames it."""
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     """What every request to it must bring along; secret."""
     detail: str = ""
@@ -62,6 +64,8 @@ class Tunnel:
     origin: str
     headers: Mapping[str, str] = field(repr=False)
     """What every request over it must bring along; secret."""
+    inner: str = ""
+    """The origin that the server inside gets to see, if it is not `origin`."""
 
 
 class Passes:
@@ -137,7 +141,7 @@ class Doors:
             sock.close()
             raise
         if answer.status == "open":
-            return Tunnel(sock, answer.origin, answer.headers)
+            return Tunnel(sock, answer.origin, answer.headers, answer.inner)
         sock.close()
         if answer.status == "elsewhere":
             return None

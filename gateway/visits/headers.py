@@ -40,12 +40,14 @@ class Disguise:
     port: int
     added: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Headers, in lower case, that go in with every request and that no visitor may set."""
+    host: str = ""
+    """What `Host` says, if somebody on the way turns it into that of `inner`."""
 
     def inward(self, headers: Headers) -> list[tuple[str, str]]:
         """The visitor's headers for the server. `content-length` and those of WebSockets are left to the carrier."""
         plain = [(name.decode("latin-1").lower(), _sendable(value)) for name, value in headers]
         dropped = _NOT_IN | _named(plain) | self.added.keys()
-        kept = [("Host", self.inner.partition("://")[2]), *self.added.items()]
+        kept = [("Host", self.host or self.inner.partition("://")[2]), *self.added.items()]
         for name, value in plain:
             if name in dropped or name.startswith(("x-forwarded-", _SOCKET)) or _is_our_key(name, value):
                 continue

@@ -85,7 +85,13 @@ class Visits:
         from gateway.visits.exchange import exchange  # noqa: PLC0415
 
         tunnel = await self._doors.open(link)
-        disguise = Disguise(outer=self._names.origin(secret), inner=tunnel.origin, port=link.port, added=tunnel.headers)
+        disguise = Disguise(
+            outer=self._names.origin(secret),
+            inner=tunnel.inner or tunnel.origin,
+            port=link.port,
+            added=tunnel.headers,
+            host=tunnel.origin.partition("://")[2],
+        )
         settings = self._settings
         carry, limit = (
             (duplex, settings.max_body_bytes)

@@ -82,8 +82,8 @@ class Door:
     ) -> None:
         try:
             sandbox = await self._sandboxes.open(thread_id)
-            async with sandbox.in_use(), _reach(sandbox, port) as (origin, headers, inside):
-                writer.write(Answer(status="open", origin=origin, headers=headers).pack())
+            async with sandbox.in_use(), _reach(sandbox, port) as (answer, inside):
+                writer.write(answer.pack())
                 await writer.drain()
                 await carry((reader, writer), inside)
         except ToolError as error:
@@ -96,8 +96,8 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def _reach(sandbox: Sandbox, port: int) -> AsyncIterator[tuple[str, dict[str, str], Streams]]:
-    """The origin by which the server knows itself, what requests must bring along, and a connection to it.
+async def _reach(sandbox: Sandbox, port: int) -> AsyncIterator[tuple[Answer, Streams]]:
+    """What the gateway must know of the server, and a connection to it.
 
     Raises: OSError, SandboxError, ToolError.
     """
@@ -116,7 +116,7 @@ async def _reach(sandbox: Sandbox, port: int) -> AsyncIterator[tuple[str, dict[s
                 to, outer_port, ssl=is_tls or None, server_hostname=host if is_tls else None
             )
     with contextlib.closing(inside[1]):
-        yield origin, dict(address.headers), inside
+        yield Answer(status="open", origin=origin, inner=address.inner, headers=dict(address.headers)), inside
 
 
 def _own_address() -> str:

@@ -115,3 +115,32 @@ async def test_a_thread_has_one_sandbox_at_its_vendor_from_the_first_command_to_
         await until(is_gone, timeout_s=30, what="the sandbox to be ended")
         assert box.processes() == []
     assert KEY not in remote.line.logs()
+
+
+ECHO = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Location", f"http://localhost:{sys.argv[1]}/next")
+        self.end_headers()
+        self.wfile.write(f"{self.headers['host']} {self.headers['origin']}".encode())
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+async def test_a_server_inside_sees_one_host_in_all_headers_and_at_e2b_its_own(remote: Remote) -> None:
+    port = free_port()
+    page = {"name": "files_creation", "arguments": {"files": [{"path": "serve.py", "content": ECHO}]}}
+    serve = bash(f"exec python3 serve.py {port}", background=True)
+    async with AsyncClient(remote.line.url) as client:
+        thread_id = await client.initiate()
+        items = await remote.run(client, thread_id, {"text": "", "tool_calls": [page]}, serve, expose(port))
+        exposed = next(item for item in items if isinstance(item, PreviewExposed))
+        link = Preview(remote.line, thread_id, str(exposed.run_id), exposed.url)
+        async with link.visitor() as visitor:
+            answer = await visitor.get("/", headers={"origin": link.origin})
+    outside = f"{port}-{remote.box.id}.boxes.localhost:{remote.server.port}"
+    host = {"e2b": f"localhost:{port}", "daytona": outside}[remote.vendor]
+    assert (answer.status_code, answer.text) == (200, f"{host} http://{host}")
+    assert answer.headers["location"] == f"{link.origin}/next"

@@ -19,6 +19,7 @@ from workflow.sandboxes.remote import RemoteProvider
 from workflow.sandboxes.remote_sandbox import RemoteSandbox
 
 THREAD = ThreadId("thread-1")
+NETWORK = {"allowPublicTraffic": False, "maskRequestHost": "localhost:${PORT}"}
 
 pytestmark = pytest.mark.skipif(bool(remotes.why_not()), reason=remotes.why_not())
 
@@ -83,7 +84,7 @@ async def test_the_network_is_as_configured(
     async with connect("e2b", server, settings={**settings, "template": "ours"}) as provider:
         await (await provider.open(THREAD)).exec("true")
     request = only_box(server).request
-    assert (request["allow_internet_access"], request["network"]) == (access, {"allowPublicTraffic": False, **network})
+    assert (request["allow_internet_access"], request["network"]) == (access, NETWORK | network)
     assert request["templateID"] == "ours"
     server.reset()
 

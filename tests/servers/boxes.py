@@ -26,6 +26,7 @@ import uvicorn
 
 VISITED = re.compile(r"([0-9]+)-(box[0-9]+)\.boxes\.localhost(?::[0-9]+)?")
 """Host names of ports in boxes."""
+Headers = list[tuple[bytes, bytes]]
 PATH = "/usr/local/bin:/usr/bin:/bin"
 """Not ours: a version manager's `python3` there costs five times the call."""
 
@@ -162,6 +163,10 @@ class BoxServer:
         """Whether a request reaches a port of `box`."""
         return True
 
+    def headers_inside(self, box: Box, port: int, headers: Headers) -> Headers:
+        """What of a visit's headers the server on `port` gets to see."""
+        return headers
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -257,8 +262,9 @@ class BoxServer:
                 break
         query = scope["query_string"].decode()
         url = f"http://127.0.0.1:{port}{scope['raw_path'].decode()}{'?' + query if query else ''}"
+        headers = self.headers_inside(box, port, scope["headers"])
         async with httpx.AsyncClient(trust_env=False) as http:
-            request = http.build_request(scope["method"], url, headers=scope["headers"], content=body)
+            request = http.build_request(scope["method"], url, headers=headers, content=body)
             try:
                 answer = await http.send(request, stream=True)
             except httpx.HTTPError:

@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from watchfiles import awatch
 
-from tests.servers.boxes import Box, BoxServer
+from tests.servers.boxes import Box, BoxServer, Headers
 
 TOKEN = "envd-token-"
 ENVD_VERSION = "0.6.4"
@@ -74,6 +74,14 @@ class E2bServer(BoxServer):
     def lets_visit(self, box: Box, headers: dict[bytes, bytes]) -> bool:
         token = _traffic_token(box)
         return not token or headers.get(b"e2b-traffic-access-token", b"").decode() == token
+
+    def headers_inside(self, box: Box, port: int, headers: Headers) -> Headers:
+        mask = str(box.request.get("network", {}).get("maskRequestHost", ""))
+        if not mask:
+            return headers
+        plain = dict(headers)
+        plain[b"x-forwarded-host"] = plain[b"host"]
+        return [*(plain | {b"host": mask.replace("${PORT}", str(port)).encode()}).items()]
 
     def box_of(self, headers: Any) -> Box:
         return self.boxes[headers["e2b-sandbox-id"]]

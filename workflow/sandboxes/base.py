@@ -85,6 +85,8 @@ class Address:
     """443: by TLS."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What every HTTP request must bring along; secret."""
+    inner: str = ""
+    """The server's own origin, if the vendor names it so to the server; empty: it is addressed as from outside."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ HOME = "/home/user"
 REQUEST_S = 60.0
 TRAFFIC_TOKEN = "e2b-traffic-access-token"
 """Header without which E2B lets nobody reach a port. Source: e2b.dev/docs/network/restrict-public-access"""
+HOST_INSIDE = "localhost:${PORT}"
+"""The Host that servers inside get: of others, development servers refuse most. E2B puts the port in."""
 GAPS = (
     "commands, files and their content are at E2B",
     "memory, processes and disk are limited by the template, not by our settings",
@@ -173,7 +175,7 @@ class E2bFleet:
 
     def _network(self) -> SandboxNetworkOpts:
         # Else whoever guesses the host name of a port may visit it, past our links.
-        network: SandboxNetworkOpts = {"allow_public_traffic": False}
+        network: SandboxNetworkOpts = {"allow_public_traffic": False, "mask_request_host": HOST_INSIDE}
         if self._settings.network == "allowlist":
             network |= {"allow_out": list(Policy.of(self._settings).hosts), "deny_out": ["0.0.0.0/0"]}
         return network
@@ -239,7 +241,8 @@ class E2bMachine:
     async def address(self, port: int) -> Address:
         host, _, own_port = self._sandbox.get_host(port).partition(":")
         token = self._sandbox.traffic_access_token
-        return Address(host, int(own_port or 443), {TRAFFIC_TOKEN: token} if token else {})
+        inner = f"http://{HOST_INSIDE.replace('${PORT}', str(port))}"
+        return Address(host, int(own_port or 443), {TRAFFIC_TOKEN: token} if token else {}, inner)
 
     async def changes(self, path: str) -> AsyncGenerator[None, None]:
         changed, ended = asyncio.Event(), asyncio.Event()
