@@ -144,6 +144,31 @@ async def test_watching_does_not_poll_and_ends_when_the_sandbox_is_put_away(
         await asyncio.wait_for(anext(watcher), 10)
 
 
+@pytest.mark.parametrize("fate", ["running", "paused", "gone"])
+async def test_a_watch_whose_stream_fell_silent_goes_on_or_ends(
+    sandbox: RemoteSandbox, server: Any, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    monkeypatch.setattr("workflow.sandboxes.e2b.QUIET_S", 0.3)
+    await sandbox.make_dir("w")
+    server.faults.append(Fault("/WatchDir", after_chunks=1, stalls=True))
+    watcher = sandbox.watch("w")
+    seen = asyncio.ensure_future(anext(watcher))
+    box = only_box(server)
+
+    async def is_asked() -> bool:
+        return bool(server.count(f"/sandboxes/{box.id}", "GET"))
+
+    await until(is_asked, what="the question what became of the sandbox")
+    if fate == "running":
+        (box.place(f"{server.home}/workspace/w") / "new").write_bytes(b"1")
+        assert (await asyncio.wait_for(seen, 10)).path == "w/new"
+        return
+    box.freeze("paused") if fate == "paused" else server.remove_box(box.id)
+    with pytest.raises(SandboxError):
+        await asyncio.wait_for(seen, 10)
+    assert server.count("/connect") == 0, "nobody wakes it"
+
+
 async def test_what_a_login_shell_prints_does_not_disturb(sandbox: RemoteSandbox) -> None:
     await sandbox.exec("echo 'echo welcome; echo to you >&2' > ~/.bash_profile")
     assert (await sandbox.exec("echo clean")).stdout == b"clean\n"

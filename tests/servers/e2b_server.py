@@ -40,6 +40,7 @@ class E2bServer(BoxServer):
                 Route("/v2/sandboxes", self._list, methods=["GET"]),
                 Route("/v2/sandboxes/{id}/connect", self._connect, methods=["POST"]),
                 Route("/sandboxes/{id}", self._kill, methods=["DELETE"]),
+                Route("/sandboxes/{id}", self._tell, methods=["GET"]),
                 Route("/sandboxes/{id}/pause", self._pause, methods=["POST"]),
                 Route("/sandboxes/{id}/timeout", self._extend, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
@@ -120,6 +121,10 @@ class E2bServer(BoxServer):
             return _problem(404, "no such sandbox")
         self.remove_box(request.path_params["id"])
         return Response(status_code=204)
+
+    async def _tell(self, request: Request) -> Response:
+        box = self.boxes.get(request.path_params["id"])
+        return _problem(404, "no such sandbox") if box is None else JSONResponse(self._listed(box))
 
     async def _pause(self, request: Request) -> Response:
         box = self.boxes.get(request.path_params["id"])

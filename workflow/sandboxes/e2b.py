@@ -55,6 +55,8 @@ from workflow.sandboxes.secrecy import Scrubber
 HOME = "/home/user"
 """Of the user that E2B's templates run commands as."""
 REQUEST_S = 60.0
+QUIET_S = 60.0
+"""A watch without a change for so long may have lost its stream, or its sandbox, without a word."""
 TRAFFIC_TOKEN = "e2b-traffic-access-token"
 """Header without which E2B lets nobody reach a port. Source: e2b.dev/docs/network/restrict-public-access"""
 HOST_INSIDE = "localhost:${PORT}"
@@ -262,11 +264,22 @@ class E2bMachine:
         try:
             yield
             while not ended.is_set():
-                await changed.wait()
+                try:
+                    async with asyncio.timeout(QUIET_S):
+                        await changed.wait()
+                except TimeoutError:
+                    await self._check_runs()
                 changed.clear()
                 yield
         finally:
             await handle.stop()  # type: ignore[no-untyped-call]  # the SDK gives it no types
+
+    async def _check_runs(self) -> None:
+        """Asks the service, not the sandbox: that would wake it. Raises: Asleep."""
+        async with explained(self._scrub):
+            state = (await self._sandbox.get_info()).state
+        if state is not SandboxState.RUNNING:
+            raise Asleep("E2B: the sandbox was put away")
 
     async def _end(self, handle: Any) -> None:
         """Kills the command's process there, and lets go of its stream."""

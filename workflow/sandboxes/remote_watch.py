@@ -12,6 +12,7 @@ from time import monotonic
 
 from workflow.core.errors import SandboxError, ToolError
 from workflow.sandboxes.base import FileStat
+from workflow.sandboxes.machines import Asleep
 from workflow.sandboxes.remote_answers import ROWS
 from workflow.sandboxes.remote_line import Line
 
@@ -49,12 +50,14 @@ async def changes(line: Line, path: str, *, limit: int) -> AsyncIterator[FileSta
 
 
 async def _wait(signals: AsyncGenerator[None, None] | None, pause_s: float) -> AsyncGenerator[None, None] | None:
-    """Until the next scan is due; gives the signals back, or None when they came to an end."""
+    """Until the next scan is due; gives the signals back, or None when they came to an end. Raises: Asleep."""
     if signals is None:
         await asyncio.sleep(pause_s)
         return None
     try:
         await anext(signals)
+    except Asleep:  # another scan would wake it
+        raise
     except (StopAsyncIteration, SandboxError):
         return None
     await asyncio.sleep(SETTLE_S)
