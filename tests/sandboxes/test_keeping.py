@@ -20,7 +20,7 @@ from tests.sandboxes.holding import why_not
 from workflow.core.config import SandboxSettings
 from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
 from workflow.core.ids import ThreadId
-from workflow.sandboxes import keeping, lock, objects, places
+from workflow.sandboxes import durable, keeping, lock, objects, places
 from workflow.sandboxes.base import FLEETING
 from workflow.sandboxes.keeping import Keeper, Tidied
 from workflow.sandboxes.places import Places
@@ -102,8 +102,8 @@ def order(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     monkeypatch.setattr(os, "fsync", noted("sync", os.fsync, lambda fd: str(Path(f"/proc/self/fd/{fd}").readlink())))
     monkeypatch.setattr(os, "replace", noted("rename to", os.replace))
     monkeypatch.setattr(os, "unlink", noted("remove", os.unlink))
-    monkeypatch.setattr(keeping, "delete", noted("remove", keeping.delete))
-    monkeypatch.setattr(places, "sync_disk", noted("sync disk of", places.sync_disk))
+    monkeypatch.setattr(keeping, "delete", noted("remove", places.delete))
+    monkeypatch.setattr(places, "sync_disk", noted("sync disk of", durable.sync_disk))
     return done
 
 
