@@ -60,6 +60,7 @@ _KINDS: dict[str, type[DialtoneError]] = {
     "bad_input": BadInput,
     "no_such_snapshot": NotFound,
     "disk_full": Conflict,
+    "workspace_damaged": Conflict,
     "too_large": TooLarge,
     "limit_exceeded": LimitExceeded,
     "internal": DialtoneError,

@@ -32,6 +32,7 @@ DELIVERED = Figure("dialtone_frames_delivered", "Frames handed to event streams.
 STREAMS_ENDED = Figure("dialtone_streams_ended", "Event streams that ended.", ("reason",), always=(("slow",),))
 _REASONS = (
     *("internal", "worker_lost", "budget_exceeded", "stuck", "review_stop", "sandbox_failed", "sandbox_refused"),
+    "workspace_damaged",
     *("model_failed", "model_overloaded", "model_refused", "context_overflow"),
 )
 RUNS_ENDED = Figure(

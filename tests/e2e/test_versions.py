@@ -1,6 +1,7 @@
 """Going back in time on the real line: what runs did to files is saved, compared, undone and gone on from."""
 
 import asyncio
+import gzip
 import signal
 from collections.abc import Iterator
 from typing import Any, cast
@@ -11,7 +12,7 @@ from dialtone import Conflict, NotFound
 from dialtone.client import AsyncClient
 from tests.line import Line, bash, script
 from tests.until import until
-from workflow.core.events import ToolResulted, WorkspaceSaved
+from workflow.core.events import RunFailed, ToolResulted, WorkspaceSaved
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,23 @@ async def test_a_write_that_reaches_its_worker_after_the_deletion_finds_no_threa
     with pytest.raises(NotFound, match="no thread"):
         await writing
     assert not any((line.folder / "data" / part / thread).exists() for part in ("workspaces", "sandboxes"))
+
+
+async def test_files_whose_archive_is_damaged_are_refused_with_what_to_do_and_the_archive_is_kept(
+    line: Line, client: AsyncClient
+) -> None:
+    thread = await client.initiate()
+    archive = line.folder / "data" / "sandboxes" / thread / "workspace.tar.gz"
+    archive.parent.mkdir(mode=0o711)
+    archive.write_bytes(gzip.compress(b"x" * 10_000)[:-9])
+    for attempt in (client.files(thread), client.put_file(thread, "new", content=b"")):
+        with pytest.raises(
+            Conflict, match=r'damaged .* kept for the operator, see "A damaged archive" in docs/sandbox\.md'
+        ):
+            await attempt
+    run = await client.execute(thread, script(bash("ls"), {"text": "Done."}))
+    *_, end = [item async for item in client.stream(thread, run_id=run.run_id)]
+    assert isinstance(end, RunFailed) and end.reason == "workspace_damaged", end
+    assert archive.exists()
+    archive.rename(archive.with_suffix(".broken"))
+    assert list(await client.files(thread)) == []

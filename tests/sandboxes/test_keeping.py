@@ -18,7 +18,7 @@ from modem.tasks.comparison import compared
 from tests.sandboxes.conftest import MakeProvider, mounted
 from tests.sandboxes.holding import why_not
 from workflow.core.config import SandboxSettings
-from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable
+from workflow.core.errors import DialtoneError, SandboxError, ToolError, Unavailable, WorkspaceDamaged
 from workflow.core.ids import ThreadId
 from workflow.sandboxes import durable, keeping, lock, objects, places
 from workflow.sandboxes.base import FLEETING
@@ -165,6 +165,35 @@ async def test_what_a_dying_worker_has_left_of_a_workspace_never_replaces_its_ar
         left.mkdir(mode=0o700)
         (left / ".dialtone-0123456789abcdef").write_bytes(b"half")
         assert (await (await provider.open(OLD)).exec("ls -A")).stdout == b"a\nb\n"
+
+
+async def test_a_damaged_archive_is_never_unpacked_and_is_kept_and_snapshots_lead_on(
+    make: MakeProvider, folder: Path
+) -> None:
+    archive = folder / "sandboxes" / OLD / "workspace.tar.gz"
+    async with make() as provider:
+        sandbox = await provider.open(OLD)
+        await sandbox.exec("for n in 1 2 3 4 5 6 7 8; do head -c 3000 /dev/urandom > $n; done")
+        saved = await sandbox.snapshot("turn")
+        first = await sandbox.read("1")
+    last_used(folder, OLD, days=8)
+    async with make() as provider:
+        assert (await provider.tidy()).archived == (OLD,)
+        whole = archive.read_bytes()
+        step = len(whole) // 24
+        damaged = [whole[:at] for at in range(0, len(whole), step)] + [whole[:-1]]
+        damaged += [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(200, len(whole), step)]
+        for broken in damaged:
+            archive.write_bytes(broken)
+            with pytest.raises(WorkspaceDamaged, match="archive is damaged"):
+                await provider.open(OLD)
+            assert archive.read_bytes() == broken
+        aside = archive.rename(archive.with_suffix(".broken"))
+        sandbox = await provider.open(OLD)
+        assert await sandbox.list() == []
+        await sandbox.restore(saved)
+        assert (len(await sandbox.list()), await sandbox.read("1")) == (8, first)
+        assert aside.read_bytes() == damaged[-1]
 
 
 async def test_a_workspace_that_cannot_be_put_away_stays_and_keeps_no_other_from_it(

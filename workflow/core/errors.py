@@ -128,6 +128,12 @@ class SandboxError(DialtoneError):
     code = "sandbox_failed"
 
 
+class WorkspaceDamaged(SandboxError):
+    """The thread's files cannot be had until an operator has mended something."""
+
+    code = "workspace_damaged"
+
+
 class SandboxRefused(SandboxError):
     code = "sandbox_refused"
 

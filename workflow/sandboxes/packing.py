@@ -1,5 +1,7 @@
 """Whole trees of a local workspace as tar archives: for people (bytes), and for putting an unused one away (a file)."""
 
+import gzip
+import logging
 import os
 import stat as modes
 import tarfile
@@ -8,11 +10,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from workflow.core.errors import SandboxError, ToolError
+from workflow.core.errors import SandboxError, ToolError, WorkspaceDamaged
 from workflow.sandboxes.archive import Member, members, pack
 from workflow.sandboxes.base import FileStat
 from workflow.sandboxes.paths import relative
 from workflow.sandboxes.tree import Tree
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 UNFINISHED = ".tmp"
@@ -108,9 +112,13 @@ def _put_all(tree: Tree, tar: tarfile.TarFile, *, max_bytes: int) -> None:
 
 
 def take_out(tree: Tree, source: Path) -> None:
-    """Unpacks what `put_away` wrote, into an empty tree. Blocking. Raises: SandboxError if it cannot be read."""
+    """Unpacks what `put_away` wrote, into an empty tree. Blocking.
+
+    Raises: WorkspaceDamaged if it is not what was written, before anything is unpacked; SandboxError.
+    """
     folders = []
     try:
+        _check(source)
         with tarfile.open(source, "r:gz") as tar:
             for entry in tar:
                 mtime_ns = round(entry.mtime * 1e9)
@@ -126,8 +134,28 @@ def take_out(tree: Tree, source: Path) -> None:
                     tree.write(entry.name, pieces, mode=entry.mode, mtime_ns=mtime_ns, sync=False)
         for path, mode, mtime_ns in reversed(folders):  # Last: they may be closed to writing.
             tree.set_mode(path, mode, mtime_ns=mtime_ns)
-    except (OSError, ToolError, tarfile.TarError, EOFError, zlib.error) as error:
+    except (OSError, ToolError, tarfile.TarError) as error:
         raise SandboxError(f"the workspace cannot be taken out of its archive: {error}") from error
+
+
+def _check(source: Path) -> None:
+    """Reads an archive to the checksum at its end, which tarfile never looks at: it takes much damage for the end.
+
+    Raises: WorkspaceDamaged, OSError.
+    """
+    size = 0
+    try:
+        with gzip.open(source) as content:
+            while chunk := content.read(CHUNK):
+                size += len(chunk)
+        if size == 0:  # Even of an empty folder there is more.
+            raise EOFError("it is empty")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        log.error("damaged and kept, see docs/sandbox.md: %s: %s", source, error)
+        raise WorkspaceDamaged(
+            f"the thread's files were put away, and their archive is damaged ({error}); it is kept for the operator, "
+            'see "A damaged archive" in docs/sandbox.md'
+        ) from error
 
 
 def _member(tree: Tree, stat: FileStat, prefix: str) -> Member:
