@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import resource
+import shutil
 import stat
 import tracemalloc
 from collections.abc import Callable, Collection, Iterator
@@ -194,6 +195,25 @@ async def test_a_damaged_archive_is_never_unpacked_and_is_kept_and_snapshots_lea
         await sandbox.restore(saved)
         assert (len(await sandbox.list()), await sandbox.read("1")) == (8, first)
         assert aside.read_bytes() == damaged[-1]
+
+
+async def test_a_workspace_that_finds_no_room_when_it_is_taken_out_takes_none_and_comes_back_later(
+    make: MakeProvider, folder: Path
+) -> None:
+    with mounted("tmpfs", folder, "-o", "size=16m"):
+        async with make() as provider:
+            await (await provider.open(OLD)).exec("for n in 1 2 3 4; do head -c 2000000 /dev/zero > $n; done")
+        last_used(folder, OLD, days=8)
+        async with make() as provider:
+            assert (await provider.tidy()).archived == (OLD,)
+            ballast = folder / "ballast"
+            ballast.write_bytes(bytes(10_000_000))
+            free = shutil.disk_usage(folder).free
+            with pytest.raises(SandboxError, match="taken out of its archive"):
+                await provider.open(OLD)
+            assert free - shutil.disk_usage(folder).free < 100_000
+            ballast.unlink()
+            assert len(await (await provider.open(OLD)).list()) == 4
 
 
 async def test_a_workspace_that_cannot_be_put_away_stays_and_keeps_no_other_from_it(

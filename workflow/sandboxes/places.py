@@ -117,6 +117,9 @@ class Places:
             tree = Tree(workspace, owner=uid)
             try:
                 take_out(tree, archive)
+            except SandboxError:
+                delete(workspace)  # The archive has it all; half of it would only keep a full disk full.
+                raise
             finally:
                 os.close(tree.root_fd)
             sync_disk(workspace)
