@@ -133,6 +133,8 @@ class Fault:
     """Let an answer that streams give so many chunks first; -1: nothing at all."""
     stalls: bool = False
     """Do not end, just say nothing any more."""
+    raw: bytes | None = None
+    """In place of `body`, as it is."""
     delay_s: float = 0.0
     """Answer rightly, but late."""
 
@@ -313,7 +315,7 @@ class Cut(Exception):
 
 
 async def _answer(send: Any, fault: Fault) -> None:
-    body = json.dumps(fault.body).encode()
+    body = json.dumps(fault.body).encode() if fault.raw is None else fault.raw
     headers = [(b"content-type", b"application/json")]
     headers += [(name.encode(), value.encode()) for name, value in fault.headers.items()]
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})

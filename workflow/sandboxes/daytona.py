@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from urllib.parse import urlsplit
 
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientResponseError
 from daytona import (
     AsyncDaytona,
     AsyncSandbox,
@@ -74,6 +74,8 @@ STARTING = (
 CHANGING = ("stopping", "archiving", "pausing", "resizing", "snapshotting", "forking")
 BROKEN = ("error", "build_failed")
 ENDED = ("destroyed", "destroying")
+REFUSED, BUSY = (401, 403), (409, 429, 503)
+"""HTTP statuses."""
 
 
 class DaytonaProvider(RemoteProvider):
@@ -306,16 +308,19 @@ async def explained(scrub: Scrubber) -> AsyncIterator[None]:
     except DaytonaError as error:
         raise _explain(error, scrub) from scrub.cause(error)
     except (ClientError, OSError) as error:  # what streams raise is not translated by the SDK
+        if isinstance(error, ClientResponseError) and error.status in (*REFUSED, *BUSY):
+            said = DaytonaError(error.message, status_code=error.status, headers=error.headers)
+            raise _explain(said, scrub) from scrub.cause(error)
         raise Dropped(scrub(f"Daytona: {error}")) from scrub.cause(error)
 
 
 def _explain(error: DaytonaError, scrub: Scrubber) -> SandboxError:
     text = scrub(f"Daytona: {error}")
     # Some calls raise the plain error with a status.
-    if isinstance(error, (DaytonaAuthenticationError, DaytonaForbiddenError)) or error.status_code in (401, 403):
+    if isinstance(error, (DaytonaAuthenticationError, DaytonaForbiddenError)) or error.status_code in REFUSED:
         return SandboxRefused(text)
     is_busy = isinstance(error, (DaytonaRateLimitError, DaytonaServiceUnavailableError, DaytonaConflictError))
-    if is_busy or error.status_code in (409, 429, 503):
+    if is_busy or error.status_code in BUSY:
         return Busy(text, retry_after_s=_seconds(error.headers.get("Retry-After")))
     if isinstance(error, (DaytonaConnectionError, DaytonaTimeoutError)):
         return Dropped(text)

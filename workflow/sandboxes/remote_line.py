@@ -5,6 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -181,7 +182,8 @@ class Line:
             return
         self._extended_at = monotonic()
         try:
-            await machine.extend()
+            async with self.aside():
+                await machine.extend()
         except Asleep:
             raise
         except SandboxError as error:
@@ -198,10 +200,15 @@ class Line:
             self.users -= 1
             self.used_at = monotonic()
 
+    def aside(self) -> AbstractAsyncContextManager[None]:
+        """Bounds what is done beside a call, so that its standstill leaves time for the call. Raises: SandboxError."""
+        return self._bounded(self.timeout_s / 4)
+
     @contextlib.asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
+    async def _bounded(self, seconds: float | None = None) -> AsyncIterator[None]:
+        seconds = self.timeout_s if seconds is None else seconds
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as error:
-            raise SandboxError(f"the sandbox did not answer within {self.timeout_s:g} s") from error
+            raise SandboxError(f"the sandbox did not answer within {seconds:g} s") from error

@@ -211,13 +211,14 @@ class RemoteSandbox:
         return True
 
     async def put_away(self) -> None:
-        """Pauses the machine; the next call wakes it."""
+        """Pauses the machine; the next call wakes it. Raises: SandboxError, and it puts itself away in time."""
         machine = self.line.machine
         if machine is not None:
             self._touched_at = -TOUCH_S
             self.line.leave(machine)
             with contextlib.suppress(Asleep):
-                await machine.pause()
+                async with self.line.aside():
+                    await machine.pause()
 
     @property
     def _most_packed(self) -> int:
