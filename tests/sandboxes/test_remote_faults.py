@@ -25,7 +25,6 @@ FAULTS = {
     "broken": Fault("", status=500, body={"code": 500, "message": "no"}),
     "page": Fault("", status=200, raw=b"<html>"),
     "empty": Fault("", status=204, raw=b""),
-    "elsewhere": Fault("", status=302, raw=b"", headers={"Location": "/nowhere"}),
     "dropped": Fault(""),
     "silent": Fault("", delay_s=60),
 }
@@ -71,7 +70,7 @@ async def test_whatever_the_service_answers_the_error_has_a_name_and_nothing_is_
     vendor: Vendor, act: Any, method: str, path: str
 ) -> None:
     server = fresh_server(vendor)
-    async with connect(vendor, server, settings={"remote_timeout_s": 2}) as provider:
+    async with connect(vendor, server, settings={"remote_timeout_s": 1.5}) as provider:
         for name, fault in FAULTS.items():
             thread_id = ThreadId(name.replace(" ", "-"))
             sandbox = await provider.open(thread_id)
@@ -102,7 +101,7 @@ async def test_a_sandbox_that_cannot_be_put_away_keeps_no_other_from_its_place(
     vendor: Vendor, path: str, name: str
 ) -> None:
     server = fresh_server(vendor)
-    async with connect(vendor, server, settings={"remote_timeout_s": 2, "max_live": 1}) as provider:
+    async with connect(vendor, server, settings={"remote_timeout_s": 1.5, "max_live": 1}) as provider:
         one, two = await provider.open(ThreadId("one")), await provider.open(ThreadId("two"))
         await one.write("a", b"1")
         server.faults.append(dataclasses.replace(FAULTS[name], match=path, times=99))
