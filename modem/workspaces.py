@@ -55,7 +55,8 @@ async def installation(connections: Connections) -> str:
     Raises: Unavailable.
     """
     async with translated():
-        await connections.commands.set(keys.INSTALLATION, secrets.token_hex(8), nx=True)
+        if not await connections.commands.exists(keys.INSTALLATION):  # A full Redis is still read.
+            await connections.commands.set(keys.INSTALLATION, secrets.token_hex(8), nx=True)
         return (await connections.commands.get(keys.INSTALLATION) or b"").decode()
 
 

@@ -91,7 +91,8 @@ class Host:
                 settings,
                 config_hash=config_hash(settings),
                 exists=partial(is_wanted, self._connections),
-                installation=await installation(self._connections),
+                # A local sandbox is on our own disk: nobody else's is there.
+                installation="" if settings.sandbox.provider == "local" else await installation(self._connections),
                 busy=threads.busy,
                 quota=quota if quota.is_limited else None,
             )

@@ -110,10 +110,9 @@ async def test_a_thread_has_one_sandbox_at_its_vendor_from_the_first_command_to_
         await client.delete_thread(thread_id)
 
         async def is_gone() -> bool:
-            return remote.server.boxes == {}
+            return remote.server.boxes == {} and box.processes() == []
 
-        await until(is_gone, timeout_s=30, what="the sandbox to be ended")
-        assert box.processes() == []
+        await until(is_gone, timeout_s=30, what="the sandbox to be ended, and all that ran in it")
     assert KEY not in remote.line.logs()
 
 

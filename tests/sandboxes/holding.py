@@ -32,12 +32,12 @@ def report(tier: Tier) -> TierReport:
 def why_not(tier: Tier) -> str:
     """Empty when the tier holds here; else the reason to skip a test that needs it.
 
-    On a machine that is meant to hold it (DIALTONE_TEST_TIER) the test fails instead: it was not to be skipped.
+    On a machine that is meant to hold it (TEST_SANDBOX_TIER) the test fails instead: it was not to be skipped.
     """
     found = report(tier)
     if found.tier == tier:
         return ""
     reason = f"{tier} does not hold here: " + "; ".join(f"{probe.name}: {probe.detail}" for probe in found.probes)
-    if tier == os.environ.get("DIALTONE_TEST_TIER"):
+    if tier == os.environ.get("TEST_SANDBOX_TIER"):
         pytest.fail(reason)
     return reason
