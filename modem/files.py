@@ -121,9 +121,10 @@ class Files:
 
     async def check_disk(self, caller: Caller, thread_id: ThreadId) -> None:
         """Raises: LimitExceeded while the files of the thread's tenant take more than they may."""
+        if self._quota is None or not self._quota.limits_disk:
+            return
         await self._threads.get(caller, thread_id)
-        if self._quota is not None and self._quota.limits_disk:
-            await self._quota.check_disk(thread_id)
+        await self._quota.check_disk(thread_id)
 
     async def close(self) -> None:
         await self._blocking.aclose(close_connection_pool=True)

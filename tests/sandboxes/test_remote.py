@@ -559,7 +559,7 @@ async def test_leaks_are_ended_by_label_and_nothing_else_is(worker: Worker, serv
     for thread_id in ("known", "gone", "gone-but-young", "held"):
         await (await worker().open(ThreadId(thread_id))).write("a", b"")
     await (await provider.open(ThreadId("held"))).read("a")
-    await (await worker(label="other").open(ThreadId("gone"))).write("a", b"")
+    await (await worker(settings={"label": "other"}).open(ThreadId("gone"))).write("a", b"")
     by_thread = {(box.labels["dialtone-label"], box.labels["dialtone-thread"]): box for box in server.boxes.values()}
     for (_, thread), box in by_thread.items():
         if thread != "gone-but-young":

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from workflow.agent import compaction, stuck
 from workflow.agent.account import Account
 from workflow.agent.budget import Budget
-from workflow.agent.calls import Calls, FileLocks
+from workflow.agent.calls import Calls, FileLocks, understood
 from workflow.agent.context import Entry, entries_of, messages_of
 from workflow.agent.speaking import Speech
 from workflow.core.config import Settings
@@ -101,7 +101,6 @@ class Agent:
         self.calls = Calls(
             thread_id=self.thread_id,
             run_id=self.run_id,
-            registry=self.registry,
             state=self.state,
             journal=self.journal,
             commit=self.commit,
@@ -179,7 +178,7 @@ class Agent:
         return entries[begin + 1 :]
 
     async def _act(self, pending: list[ToolCall]) -> None:
-        calls = self.calls.parsed(pending)
+        calls = understood(pending, [self.registry.parse(call) for call in pending])
         changing = self.calls.may_change_files(calls)
         if changing and not self._saves:
             # What an earlier attempt did may be unsaved: then this is the state after its last turn.
@@ -276,13 +275,12 @@ class Agent:
             await self._compact()
             completion, item = await self._speak(turn, self._messages())
         calls = self._unique(completion.tool_calls, turn)
-        parsed = self.registry.parse_all(calls, finish_reason=completion.finish_reason)
-        either = [(call, p) if isinstance(p, Exception) else p for call, p in zip(calls, parsed, strict=True)]
+        either = understood(calls, self.registry.parse_all(calls, finish_reason=completion.finish_reason))
         shown = tuple(
-            p.call
-            if not isinstance(p, Exception)
-            else call.model_copy(update={"arguments": history_arguments(call.arguments)})
-            for call, p in zip(calls, parsed, strict=True)
+            one[0].model_copy(update={"arguments": history_arguments(one[0].arguments)})
+            if isinstance(one, tuple)
+            else one.call
+            for one in either
         )
         message = Message(
             thread_id=self.thread_id,

@@ -4,7 +4,7 @@ import asyncio
 import codecs
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from workflow.core.texts import sound
 from workflow.core.tracing import Value, span
 from workflow.sandboxes.base import Sandbox
 from workflow.tools.base import ToolContext, ToolOutput
-from workflow.tools.registry import ParsedCall, Registry
+from workflow.tools.registry import ParsedCall
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,11 @@ MAX_SHOWN = 500_000
 Commit = Callable[..., Awaitable[None]]
 Understood = ParsedCall | tuple[ToolCall, ToolError]
 """A call ready to run, or one that never will be, with the reason."""
+
+
+def understood(calls: Sequence[ToolCall], parsed: Sequence[ParsedCall | ToolError]) -> list[Understood]:
+    """What the registry made of each call, with the call where that is a reason."""
+    return [(call, one) if isinstance(one, ToolError) else one for call, one in zip(calls, parsed, strict=True)]
 
 
 class FileLocks:
@@ -70,7 +75,6 @@ class Calls:
         *,
         thread_id: ThreadId,
         run_id: RunId,
-        registry: Registry,
         state: ThreadState,
         journal: Journal,
         commit: Commit,
@@ -88,7 +92,7 @@ class Calls:
         review: seconds until an unanswered review expires, and the answer that it then gets.
         """
         self._thread_id, self._run_id = thread_id, run_id
-        self._registry, self._state, self._journal, self._commit = registry, state, journal, commit
+        self._state, self._journal, self._commit = state, journal, commit
         self._sandbox, self._agent, self._tools = sandbox, agent, tools
         self._locks, self._services = locks, services
         self._interrupted = interrupted
@@ -115,11 +119,6 @@ class Calls:
             else:
                 events.append(self._intent(call, turn=turn))
         return events
-
-    def parsed(self, calls: list[ToolCall]) -> list[Understood]:
-        """The calls of a committed message, read again."""
-        either = ((call, self._registry.parse(call)) for call in calls)
-        return [(call, found) if isinstance(found, ToolError) else found for call, found in either]
 
     async def act(self, calls: list[Understood], *, turn: int) -> list[ApprovalRequested]:
         """Runs what may run and commits each result; the open questions of the others, empty when all are done."""

@@ -87,17 +87,16 @@ class DaytonaProvider(RemoteProvider):
         *,
         api_key: str,
         target: str = "",
-        label: str = "dialtone",
         home: str = HOME,
         exists: Exists | None = None,
         installation: str = "",
         quota: Quota | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """label, installation: tell this deployment's sandboxes from others in the same organisation."""
+        """installation: with `settings.label` tells our sandboxes from others in the same organisation."""
         pace = pace or Pace()
         lease_s = pace.lease_s(idle_s=settings.idle_s)
-        labels = Labels(label, installation)
+        labels = Labels(settings.label, installation)
         fleet = DaytonaFleet(settings, api_key=api_key, target=target, labels=labels, lease_s=lease_s)
         super().__init__(fleet, settings, home=home, exists=exists, quota=quota, pace=pace)
 

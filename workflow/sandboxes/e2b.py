@@ -78,17 +78,16 @@ class E2bProvider(RemoteProvider):
         api_key: str,
         domain: str = "",
         sandbox_url: str = "",
-        label: str = "dialtone",
         home: str = HOME,
         exists: Exists | None = None,
         installation: str = "",
         quota: Quota | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """label, installation: tell this deployment's sandboxes from others in the same account."""
+        """installation: with `settings.label` tells our sandboxes from others in the same account."""
         pace = pace or Pace()
         lease_s = pace.lease_s(idle_s=settings.idle_s)
-        labels = Labels(label, installation)
+        labels = Labels(settings.label, installation)
         fleet = E2bFleet(
             settings, api_key=api_key, domain=domain, sandbox_url=sandbox_url, labels=labels, lease_s=lease_s
         )
